@@ -1,0 +1,43 @@
+// GGUF files, versions 2 and 3, little-endian. Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "formats/weight_source.h"
+
+namespace quern {
+
+/// Maps the file (and, for `…-00001-of-0000N.gguf`, all its parts, whichever part is named). Checks
+/// everything that later code relies on: counts and sizes against the file's length before anything is
+/// allocated, types, shapes, alignment, offsets in range, no name twice, all split parts there and of one
+/// model. A file with a vocabulary and no tensors is fine. Errors name the file, the place and what is wrong.
+Result<std::unique_ptr<WeightSource>> open_gguf(const std::filesystem::path& path);
+
+/// As open_gguf, over bytes in memory that outlive the source (the bundled model, the fuzzer). Not split.
+Result<std::unique_ptr<WeightSource>> open_gguf(std::span<const std::byte> bytes, std::string name);
+
+/// What open_gguf read, for `inspect`.
+struct GgufTensor {
+  std::string name;
+  DType dtype;
+  std::vector<int64_t> shape;  // outermost first
+};
+
+/// Writes a GGUF v3 file: everything but the tensors' data is given first, then the data in the same order.
+/// The file appears whole (temporary file, fsync, rename) or not at all.
+class GgufWriter {
+ public:
+  static Result<std::unique_ptr<GgufWriter>> create(const std::filesystem::path& path,
+                                                    const Metadata& metadata,
+                                                    std::vector<GgufTensor> tensors);
+  virtual ~GgufWriter() = default;
+  /// Appends the next bytes of the current tensor; padding between tensors is written by itself.
+  virtual Result<> write(std::span<const std::byte> data) = 0;
+  /// All data must have been written. Flushes, syncs and renames into place.
+  virtual Result<> finish() = 0;
+};
+
+}  // namespace quern

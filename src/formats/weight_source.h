@@ -1,0 +1,30 @@
+// Where weights come from, whatever the file format: named tensors and metadata.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "core/metadata.h"
+#include "core/result.h"
+#include "core/tensor.h"
+
+namespace quern {
+
+/// Immutable once open; the tensors' data stays valid as long as the source lives.
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  /// Keys as GGUF names them ("general.architecture", "llama.block_count", "tokenizer.ggml.tokens").
+  virtual const Metadata& metadata() const = 0;
+  virtual std::span<const RawTensor> tensors() const = 0;
+  /// Null when there is none.
+  virtual const RawTensor* find(std::string_view name) const = 0;
+  /// For messages: the path of the (first) file.
+  virtual const std::string& name() const = 0;
+  /// Bytes of all tensors.
+  virtual uint64_t bytes() const = 0;
+};
+
+}  // namespace quern

@@ -1,0 +1,69 @@
+// A loaded model: tokens in, logits out.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "formats/weight_source.h"
+#include "kv/kv_cache.h"
+
+namespace quern {
+
+/// What one step computes.
+struct ForwardBatch {
+  std::span<const int32_t> tokens;           // row r's token
+  std::span<const SequenceSlice> sequences;  // cover the rows, in order, without gaps
+  std::span<const int32_t> logit_rows;       // rows whose logits are wanted, ascending
+};
+
+/// Read from the metadata, with the defaults that llama.cpp takes where an old file is silent.
+struct ModelConfig {
+  std::string architecture;  // "llama"
+  std::string name;          // general.name; may be empty
+  int64_t layers = 0;
+  int64_t dim = 0;
+  int64_t ffn_dim = 0;
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t vocab = 0;
+  int64_t context = 0;  // trained context length
+  float norm_eps = 1e-5f;
+  int64_t window = 0;   // sliding window; 0: none
+  int64_t experts = 0;  // 0: dense
+  int64_t experts_used = 0;
+  RopeShape rope;
+  std::vector<float> rope_frequency;  // rotated/2 values; see Backend::rope
+};
+
+/// Fails by naming the key: unsupported architecture (and which work), missing or absurd values.
+Result<ModelConfig> read_model_config(const WeightSource& source, int64_t context_limit = 0);
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  virtual const ModelConfig& config() const = 0;
+  /// All parameters, and the bytes their weights take in the file.
+  virtual int64_t parameters() const = 0;
+  virtual KvShape kv_shape(int64_t block_size, KvType type) const = 0;
+  /// Runs one step and writes logit_rows.size() × vocab floats to `logits`. Fails only on memory.
+  virtual Result<> forward(const ForwardBatch& batch, KvCache& cache, std::span<float> logits) = 0;
+};
+
+struct ModelOptions {
+  int64_t max_batch_rows = 512;  // most rows in one forward; activations are allocated once for it
+  /// Longest sequence that will be run; 0: the model's own. Chooses between long-rope's factors.
+  int64_t context = 0;
+  /// Called with bytes prepared so far while loading; returning false cancels the load.
+  std::function<bool(uint64_t done, uint64_t total)> progress;
+};
+
+/// `source` and `backend` must outlive the model. Errors name the tensor: missing, wrong shape, unknown type.
+Result<std::unique_ptr<Model>> load_model(const WeightSource& source, Backend& backend,
+                                          const ModelOptions& options = {});
+
+}  // namespace quern

@@ -1,0 +1,81 @@
+// Quantization formats: what a format is, and the table of all of them.
+//
+// Every format lives in its own folder here (q4_0/ …) and defines one `const QuantInfo quant_info_<folder>`;
+// CMake lists the folders. A backend does not know formats by name: it implements each Family once, from
+// what AffineShape and AffineBlock say, and may add a fast path for a format where that pays.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "core/dtype.h"
+#include "core/result.h"
+#include "core/tensor.h"
+
+namespace quern {
+
+enum class Family : uint8_t {
+  floating,  // elements are floats of some width
+  affine,    // groups of integer codes with a scale and, in some formats, a minimum
+};
+
+/// w[k] = d · scale[g] · (code[k] − zero) − dmin · min[g],  g = k / group, within one block.
+/// Legacy formats have scale = 1 (and min = 1); the k-quants have 4-, 6- or 8-bit scales and minimums.
+struct AffineShape {
+  int bits = 0;             // code ∈ [0, 2^bits)
+  int group = 0;            // weights that share scale[g] and min[g]: 16, 32 or the block
+  int zero = 0;             // subtracted from every code
+  bool has_min = false;     // dmin and min[g] are used
+  bool has_scales = false;  // scale[g] (and min[g]) vary inside a block; otherwise they are 1
+  bool wide_d = false;      // d needs f32; otherwise d and dmin are f16 values exactly
+};
+
+/// One block, taken apart exactly: nothing is rounded.
+struct AffineBlock {
+  float d = 0;
+  float dmin = 0;
+  int16_t scale[16];  // signed: Q6_K's are int8, Q3_K's are −32…31
+  uint8_t min[16];
+  uint8_t code[256];
+};
+
+struct QuantInfo {
+  DType dtype;
+  std::string_view name;  // as GGUF tools write it: "Q4_K"
+  uint32_t block;         // weights in a block; a row is a whole number of blocks
+  uint32_t bytes;         // bytes of a block
+  Family family;
+  AffineShape affine;  // for Family::affine
+
+  /// Scalar reference. `n` is a multiple of `block`; `blocks` need not be aligned.
+  void (*decode)(const std::byte* blocks, float* out, size_t n);
+  /// Scalar reference encoder. `importance` is null or holds one weight ≥ 0 per element of this row part (the
+  /// column's mean squared activation); formats that cannot use it ignore it. Non-finite input is the
+  /// caller's to refuse.
+  void (*encode)(const float* in, std::byte* blocks, size_t n, const float* importance);
+  /// Takes one block apart; null for Family::floating.
+  void (*unpack)(const std::byte* block, AffineBlock& out);
+
+  double bits_per_weight() const { return 8.0 * bytes / block; }
+};
+
+/// Null for a type that this build does not know.
+const QuantInfo* find_quant(DType dtype);
+/// Any case; "Q4K" finds Q4_K, "BF16" BF16.
+const QuantInfo* find_quant(std::string_view name);
+/// All formats, ordered by DType.
+std::span<const QuantInfo* const> all_quants();
+/// The name of any ggml type number, for messages: "IQ2_XXS", or "type 77".
+std::string_view dtype_name(DType dtype);
+
+/// Bytes of `elements` weights in rows of `cols`; empty when the type is unknown, a row is not a whole number
+/// of blocks or the product overflows.
+std::optional<uint64_t> tensor_bytes(DType dtype, uint64_t rows, uint64_t cols);
+
+/// Decodes a whole tensor (or rows [first, first + count)) to f32 with the scalar reference.
+void decode_rows(const RawTensor& tensor, int64_t first, int64_t count, float* out);
+
+}  // namespace quern
