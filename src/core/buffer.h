@@ -31,7 +31,9 @@ class Buffer {
 
  private:
   struct Unmap {
-    size_t bytes = 0;
+    size_t bytes;
+    Unmap() : bytes(0) {}
+    explicit Unmap(size_t mapped) : bytes(mapped) {}
     void operator()(std::byte* p) const;
   };
   Buffer(std::byte* data, size_t size, size_t mapped) : data_(data, Unmap{mapped}), size_(size) {}
