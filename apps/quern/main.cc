@@ -1,1 +1,40 @@
-int main() { return 0; }
+// The quern command: one subcommand a file.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+
+#include "command.h"
+
+int main(int argc, char** argv) {
+  using namespace quern;
+  // A reader that closes our pipe ends the write, not the process.
+  std::signal(SIGPIPE, SIG_IGN);
+
+  CLI::App app{"Quern: an LLM inference server for quantized models"};
+  app.set_version_flag("--version", "quern " QUERN_VERSION);
+  app.require_subcommand(1);
+  Action action;
+  add_serve(app, action);
+  add_run(app, action);
+  add_inspect(app, action);
+  add_tokenize(app, action);
+  add_bench(app, action);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& request) {  // --help, --version
+    return app.exit(request);
+  } catch (const CLI::ParseError& error) {
+    if (argc == 1) {
+      fmt::print(stderr, "{}", app.help());
+      return kUsage;
+    }
+    const auto chosen = app.get_subcommands();
+    const std::string help = chosen.empty() ? "quern --help" : "quern " + chosen.front()->get_name() + " --help";
+    fmt::print(stderr, "error: {}: see {}\n", error.what(), help);
+    return kUsage;
+  }
+  return action();
+}

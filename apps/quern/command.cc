@@ -1,0 +1,75 @@
+#include "command.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+
+namespace quern {
+
+int report(const Error& error) {
+  fmt::print(stderr, "error: {}\n", error.message);
+  return kFailed;
+}
+
+void CommonFlags::setting(CLI::App& command, const std::string& flag, const std::string& variable,
+                          const std::string& help) {
+  command.add_option_function<std::string>(
+      flag, [this, variable](const std::string& value) { overrides[variable] = value; },
+      fmt::format("{} ({})", help, variable));
+}
+
+void CommonFlags::add_to(CLI::App& command) {
+  command.add_option_function<std::string>(
+      "--env-file",
+      [this](const std::string& path) {
+        env_file = path;
+        env_required = true;
+      },
+      "settings file instead of .env");
+  setting(command, "--device", "LLM_DEVICE", "auto, cpu, cuda, cuda:N");
+  setting(command, "-t,--threads", "LLM_THREADS", "CPU threads");
+  setting(command, "--model-path", "LLM_MODEL_PATH", "folder of your own models");
+  setting(command, "--log-level", "LOG_LEVEL", "trace, debug, info, warn, error, off");
+}
+
+Result<Config> CommonFlags::load(bool quiet) const {
+  QUERN_TRY(LoadedConfig loaded, load_config(env_file, env_required, process_environment(), overrides));
+  const Config& config = loaded.config;
+  const bool chosen = overrides.contains("LOG_LEVEL") || std::getenv("LOG_LEVEL") != nullptr;
+  const bool json = config.log_format == "json" || (config.log_format.empty() && isatty(STDERR_FILENO) == 0 && !quiet);
+  log::init(json ? log::Format::json : log::Format::pretty, quiet && !chosen ? log::Level::warn : config.log_level);
+  for (const std::string& warning : loaded.warnings) log::warn(warning);
+  return loaded.config;
+}
+
+Result<std::unique_ptr<Backend>> backend_of(const Config& config) {
+  CpuOptions options;
+  options.threads = config.threads;
+  return make_backend(config.device, options);
+}
+
+std::string model_or_default(const std::string& reference, const Config& config) {
+  if (!reference.empty()) return reference;
+  return config.allowed_models.empty() ? "quern/guide" : config.allowed_models.front();
+}
+
+std::string human_bytes(uint64_t bytes) {
+  static constexpr std::array<const char*, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
+  double value = static_cast<double>(bytes);
+  size_t unit = 0;
+  while (value >= 1024 && unit + 1 < kUnits.size()) {
+    value /= 1024;
+    ++unit;
+  }
+  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.2f} {}", value, kUnits[unit]);
+}
+
+std::string human_count(int64_t count) {
+  const double value = static_cast<double>(count);
+  if (count >= 1'000'000'000) return fmt::format("{:.2f} B", value / 1e9);
+  if (count >= 1'000'000) return fmt::format("{:.2f} M", value / 1e6);
+  return fmt::format("{}", count);
+}
+
+}  // namespace quern
