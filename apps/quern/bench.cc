@@ -1,0 +1,246 @@
+// quern bench: prefill and decode speed of a model, beside what the machine could do.
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "backend/cpu/machine.h"
+#include "command.h"
+#include "models/model.h"
+
+namespace quern {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct BenchFlags {
+  CommonFlags common;
+  std::string model;
+  int64_t prompt = 512;
+  int64_t generate = 128;
+  std::vector<int64_t> batches = {1, 4, 8};
+  int64_t depth = 0;
+  int repeats = 3;
+  bool json = false;
+};
+
+struct Measured {
+  std::string phase;
+  int64_t batch = 1;
+  int64_t tokens = 0;
+  double tokens_per_second = 0;
+  double bandwidth_share = 0;
+  double compute_share = 0;
+};
+
+/// Weights that one step reads: every matrix of the layers, and the head where logits are wanted.
+struct WeightCount {
+  double layer_bytes = 0, layer_weights = 0, head_bytes = 0, head_weights = 0;
+};
+
+WeightCount count_weights(const WeightSource& source, const ModelConfig& config) {
+  WeightCount count;
+  const bool tied = source.find("output.weight") == nullptr;
+  for (const RawTensor& tensor : source.tensors()) {
+    const double bytes = static_cast<double>(tensor.data.size()), weights = static_cast<double>(tensor.elements());
+    const bool head = tensor.name == "output.weight" || (tied && tensor.name == "token_embd.weight");
+    if (head) {
+      count.head_bytes += bytes;
+      count.head_weights += weights;
+    } else if (tensor.name.starts_with("blk.")) {
+      // Of a stack of experts a token uses some.
+      const bool expert = tensor.name.find("_exps") != std::string::npos;
+      const double used = expert && config.experts > 0 ? static_cast<double>(config.experts_used) / static_cast<double>(config.experts) : 1.0;
+      count.layer_bytes += bytes * used;
+      count.layer_weights += weights * used;
+    }
+  }
+  return count;
+}
+
+/// Runs a model by itself: `sequences` sequences side by side, each in its own blocks.
+class Runner {
+ public:
+  static Result<Runner> create(Backend& backend, Model& model, int64_t sequences, int64_t length) {
+    Runner runner(model);
+    const int64_t block_size = 32;
+    runner.blocks_each_ = (length + block_size - 1) / block_size;
+    QUERN_TRY(runner.cache_, KvCache::create(backend, model.kv_shape(block_size, KvType::f16), model.config().layers,
+                                             runner.blocks_each_ * sequences));
+    runner.blocks_.resize(static_cast<size_t>(runner.blocks_each_ * sequences));
+    std::iota(runner.blocks_.begin(), runner.blocks_.end(), 0);
+    runner.logits_.resize(static_cast<size_t>(sequences * model.config().vocab));
+    return runner;
+  }
+
+  /// `count` more tokens for one sequence, logits of the last.
+  Result<> prefill(int64_t sequence, int64_t start, int64_t count, int64_t chunk) {
+    for (int64_t done = 0; done < count; done += chunk) {
+      const int64_t rows = std::min(chunk, count - done);
+      fill_tokens(rows, start + done);
+      const SequenceSlice slice = {0, static_cast<int32_t>(rows), static_cast<int32_t>(start + done), blocks_of(sequence)};
+      const int32_t last = static_cast<int32_t>(rows - 1);
+      const size_t wanted = done + rows == count ? 1 : 0;
+      QUERN_TRY_VOID(model_->forward({tokens_, {&slice, 1}, {&last, wanted}}, *cache_, {logits_.data(), wanted * vocab()}));
+    }
+    return {};
+  }
+
+  /// One token for each sequence at position `position`.
+  Result<> decode(int64_t sequences, int64_t position) {
+    fill_tokens(sequences, position);
+    std::vector<SequenceSlice> slices;
+    std::vector<int32_t> rows(static_cast<size_t>(sequences));
+    std::iota(rows.begin(), rows.end(), 0);
+    for (int64_t s = 0; s < sequences; ++s) slices.push_back({static_cast<int32_t>(s), 1, static_cast<int32_t>(position), blocks_of(s)});
+    return model_->forward({tokens_, slices, rows}, *cache_, {logits_.data(), rows.size() * vocab()});
+  }
+
+ private:
+  explicit Runner(Model& model) : model_(&model) {}
+  size_t vocab() const { return static_cast<size_t>(model_->config().vocab); }
+  void fill_tokens(int64_t count, int64_t salt) {
+    tokens_.resize(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i) tokens_[static_cast<size_t>(i)] = static_cast<int32_t>((i * 7919 + salt * 104729 + 13) % model_->config().vocab);
+  }
+  std::span<const int32_t> blocks_of(int64_t sequence) const {
+    return std::span(blocks_).subspan(static_cast<size_t>(sequence * blocks_each_), static_cast<size_t>(blocks_each_));
+  }
+
+  Model* model_;
+  std::unique_ptr<KvCache> cache_;
+  int64_t blocks_each_ = 0;
+  std::vector<int32_t> blocks_, tokens_;
+  std::vector<float> logits_;
+};
+
+/// Seconds of the median run; the first run warms up and does not count.
+template <class Body>
+Result<double> median_seconds(int repeats, const Body& body) {
+  std::vector<double> seconds;
+  for (int i = 0; i <= repeats; ++i) {
+    const auto begin = Clock::now();
+    QUERN_TRY_VOID(body());
+    if (i > 0) seconds.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
+  }
+  std::nth_element(seconds.begin(), seconds.begin() + static_cast<long>(seconds.size() / 2), seconds.end());
+  return seconds[seconds.size() / 2];
+}
+
+class Bench {
+ public:
+  Bench(Backend& backend, Model& model, const WeightCount& weights, const MachineLimits& limits, const BenchFlags& flags)
+      : backend_(backend), model_(model), weights_(weights), limits_(limits), flags_(flags) {}
+
+  Result<Measured> prefill() {
+    const int64_t tokens = flags_.prompt, chunk = 512;
+    QUERN_TRY(Runner runner, Runner::create(backend_, model_, 1, flags_.depth + tokens));
+    QUERN_TRY_VOID(runner.prefill(0, 0, flags_.depth, chunk));
+    QUERN_TRY(const double seconds, median_seconds(flags_.repeats, [&] { return runner.prefill(0, flags_.depth, tokens, chunk); }));
+    const double chunks = std::ceil(static_cast<double>(tokens) / static_cast<double>(chunk));
+    return measured("prefill", 1, tokens, seconds, chunks * weights_.layer_bytes + weights_.head_bytes,
+                    2 * (weights_.layer_weights * static_cast<double>(tokens) + weights_.head_weights));
+  }
+
+  Result<Measured> decode(int64_t batch) {
+    const int64_t steps = flags_.generate;
+    QUERN_TRY(Runner runner, Runner::create(backend_, model_, batch, flags_.depth + steps));
+    for (int64_t s = 0; s < batch; ++s) QUERN_TRY_VOID(runner.prefill(s, 0, flags_.depth, 512));
+    QUERN_TRY(const double seconds, median_seconds(flags_.repeats, [&]() -> Result<> {
+                for (int64_t i = 0; i < steps; ++i) QUERN_TRY_VOID(runner.decode(batch, flags_.depth + i));
+                return {};
+              }));
+    const double n = static_cast<double>(steps);
+    return measured("decode", batch, steps, seconds, n * (weights_.layer_bytes + weights_.head_bytes),
+                    2 * n * static_cast<double>(batch) * (weights_.layer_weights + weights_.head_weights));
+  }
+
+ private:
+  Measured measured(std::string phase, int64_t batch, int64_t tokens, double seconds, double bytes, double ops) const {
+    return {std::move(phase), batch, tokens, static_cast<double>(tokens * batch) / seconds, bytes / seconds / (limits_.read_gb_s * 1e9),
+            ops / seconds / (limits_.int8_gops * 1e9)};
+  }
+
+  Backend& backend_;
+  Model& model_;
+  const WeightCount& weights_;
+  const MachineLimits& limits_;
+  const BenchFlags& flags_;
+};
+
+void print_table(const std::string& model, const std::string& device, const MachineLimits& limits, const std::vector<Measured>& results) {
+  fmt::print("{} on {}: reads {:.1f} GB/s, int8 peak {:.0f} GOPS\n\n", model, device, limits.read_gb_s, limits.int8_gops);
+  fmt::print("{:<8} {:>6} {:>7} {:>10} {:>11} {:>9}\n", "phase", "batch", "tokens", "tokens/s", "bandwidth", "compute");
+  for (const Measured& m : results)
+    fmt::print("{:<8} {:>6} {:>7} {:>10.2f} {:>10.1f}% {:>8.1f}%\n", m.phase, m.batch, m.tokens, m.tokens_per_second,
+               100 * m.bandwidth_share, 100 * m.compute_share);
+}
+
+void print_json(const Config& config, const MachineLimits& limits, const std::vector<Measured>& results) {
+  nlohmann::ordered_json report;
+  report["machine"] = {{"cpu", limits.cpu},         {"isa", limits.isa},           {"threads", limits.threads},
+                       {"device", config.device == "auto" ? "cpu" : config.device}, {"read_gb_s", limits.read_gb_s},
+                       {"int8_gops", limits.int8_gops}};
+  report["results"] = nlohmann::ordered_json::array();
+  for (const Measured& m : results)
+    report["results"].push_back({{"phase", m.phase},
+                                 {"batch", m.batch},
+                                 {"tokens", m.tokens},
+                                 {"tokens_per_second", m.tokens_per_second},
+                                 {"bandwidth_share", m.bandwidth_share},
+                                 {"compute_share", m.compute_share}});
+  std::cout << report.dump(2) << std::endl;
+}
+
+Result<> bench(const BenchFlags& flags) {
+  QUERN_TRY(const Config config, flags.common.load(true));
+  const std::string reference = model_or_default(flags.model, config);
+  QUERN_TRY(const auto source, open_model_source(reference, config.model_path));
+  QUERN_TRY(const auto backend, backend_of(config));
+  ModelOptions options;
+  options.context = flags.depth + std::max(flags.prompt, flags.generate);
+  QUERN_TRY(const auto model, load_model(*source, *backend, options));
+  const WeightCount weights = count_weights(*source, model->config());
+  const MachineLimits limits = measure_machine(config.threads > 0 ? config.threads : physical_cores());
+  Bench bench(*backend, *model, weights, limits, flags);
+  std::vector<Measured> results;
+  if (flags.prompt > 0) {
+    QUERN_TRY(Measured prefill, bench.prefill());
+    results.push_back(std::move(prefill));
+  }
+  if (flags.generate > 0) {
+    for (const int64_t batch : flags.batches) {
+      QUERN_TRY(Measured decode, bench.decode(batch));
+      results.push_back(std::move(decode));
+    }
+  }
+  if (flags.json)
+    print_json(config, limits, results);
+  else
+    print_table(reference, backend->description(), limits, results);
+  return {};
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Action& action) {
+  auto flags = std::make_shared<BenchFlags>();
+  CLI::App* command = app.add_subcommand("bench", "prefill and decode speed, beside the machine's limits");
+  command->add_option("MODEL", flags->model, "model reference (default: the first allowed model)");
+  command->add_option("-p,--prompt", flags->prompt, "tokens of the prefill; 0: none")->check(CLI::Range(0, 1 << 20))->capture_default_str();
+  command->add_option("-n,--generate", flags->generate, "tokens of the decode; 0: none")->check(CLI::Range(0, 1 << 20))->capture_default_str();
+  command->add_option("-b,--batch", flags->batches, "sequences decoded at once")->delimiter(',')->check(CLI::Range(1, 256))->capture_default_str();
+  command->add_option("-d,--depth", flags->depth, "tokens in the cache before")->check(CLI::Range(0, 1 << 20))->capture_default_str();
+  command->add_option("-r,--repeats", flags->repeats, "runs; the median counts")->check(CLI::Range(1, 100))->capture_default_str();
+  command->add_flag("--json", flags->json, "print a JSON report");
+  flags->common.add_to(*command);
+  command->callback([flags, &action] {
+    action = [flags] {
+      const auto done = bench(*flags);
+      return done ? kDone : report(done.error());
+    };
+  });
+}
+
+}  // namespace quern
