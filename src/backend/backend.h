@@ -100,6 +100,14 @@ struct AttentionShape {
   int64_t window = 0;  // keys with position ≤ query − window are not seen; 0: no window
 };
 
+/// One output of `matmul_multi`; see `matmul`.
+struct MatmulTarget {
+  Tensor out;
+  const Weight* weight = nullptr;
+  const Vector* bias = nullptr;
+  bool accumulate = false;
+};
+
 /// Ops run in the order of the calls. Not thread-safe: an engine holds `step_mutex` for a whole step, so that
 /// several models can share one device. Shapes are the caller's duty (checked in dev builds); what can fail
 /// returns a Result.
@@ -115,6 +123,9 @@ class Backend {
   /// A 2-D matrix or 3-D expert stack, any known DType. `tensor.data` must outlive the weight (a backend may
   /// keep using the mapped file).
   virtual Result<std::unique_ptr<Weight>> prepare(const RawTensor& tensor) = 0;
+  /// A table that only `embed` reads, so that no second copy is made of it. (A weight from `prepare` serves
+  /// `embed` too: tied embeddings.)
+  virtual Result<std::unique_ptr<Weight>> prepare_table(const RawTensor& tensor) { return prepare(tensor); }
   /// A 1-D tensor of any DType, as f32.
   virtual Result<std::unique_ptr<Vector>> prepare_vector(const RawTensor& tensor) = 0;
   virtual Result<std::unique_ptr<Vector>> prepare_vector(std::span<const float> values) = 0;
@@ -131,6 +142,11 @@ class Backend {
   /// out[r, n] = Σ_k weight[n, k] · in[r, k] (+ bias[n]) (+ out[r, n] when `accumulate`).
   virtual void matmul(Tensor out, const Weight& weight, Tensor in, const Vector* bias = nullptr,
                       bool accumulate = false) = 0;
+  /// Several matmuls of one input, each as `matmul` would do it, to the bit: the input is read and quantized
+  /// once. The outputs must not overlap.
+  virtual void matmul_multi(std::span<const MatmulTarget> targets, Tensor in) {
+    for (const MatmulTarget& t : targets) matmul(t.out, *t.weight, in, t.bias, t.accumulate);
+  }
   /// Experts: out row i uses matrix expert[i] and input row source[i]. Rows of one expert are adjacent.
   virtual void matmul_experts(Tensor out, const Weight& stack, Tensor in, std::span<const int32_t> expert,
                               std::span<const int32_t> source) = 0;
