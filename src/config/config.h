@@ -55,14 +55,24 @@ struct Config {
 
 struct LoadedConfig {
   Config config;
+  /// What another part of the program reads by itself (HF_HOME, HF_TOKEN, CUDA_VISIBLE_DEVICES …), merged
+  /// from the same sources in the same order; only what was set.
+  std::map<std::string, std::string> passed_on;
   std::vector<std::string> warnings;  // unknown LLM_… variables, with the nearest known one
 };
 
-/// `overrides` (flags) win over `environment`, which wins over `env_file` (may not exist unless `required`).
-/// A value that does not parse: one line with the variable, the value and what is allowed.
+/// `overrides` (flags, by the variable's name) win over `environment`, which wins over `env_file` (may not
+/// exist unless `required`). An empty value means the default. A value that does not parse: one line with the
+/// variable, the value and what is allowed.
 Result<LoadedConfig> load_config(const std::filesystem::path& env_file, bool required,
                                  const std::map<std::string, std::string>& environment,
                                  const std::map<std::string, std::string>& overrides);
+
+/// "12GiB", "512MB", "1.5g", plain bytes: KB is 1000, KiB and a bare K are 1024. Empty when it is no size.
+std::optional<uint64_t> parse_size(std::string_view text);
+
+/// The names of all variables that load_config knows, in the README's order.
+std::vector<std::string_view> known_variables();
 
 /// The process's environment.
 std::map<std::string, std::string> process_environment();
