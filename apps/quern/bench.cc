@@ -43,7 +43,8 @@ WeightCount count_weights(const WeightSource& source, const ModelConfig& config)
   WeightCount count;
   const bool tied = source.find("output.weight") == nullptr;
   for (const RawTensor& tensor : source.tensors()) {
-    const double bytes = static_cast<double>(tensor.data.size()), weights = static_cast<double>(tensor.elements());
+    const double bytes = static_cast<double>(tensor.data.size()),
+                 weights = static_cast<double>(tensor.elements());
     const bool head = tensor.name == "output.weight" || (tied && tensor.name == "token_embd.weight");
     if (head) {
       count.head_bytes += bytes;
@@ -51,7 +52,9 @@ WeightCount count_weights(const WeightSource& source, const ModelConfig& config)
     } else if (tensor.name.starts_with("blk.")) {
       // Of a stack of experts a token uses some.
       const bool expert = tensor.name.find("_exps") != std::string::npos;
-      const double used = expert && config.experts > 0 ? static_cast<double>(config.experts_used) / static_cast<double>(config.experts) : 1.0;
+      const double used = expert && config.experts > 0
+                              ? static_cast<double>(config.experts_used) / static_cast<double>(config.experts)
+                              : 1.0;
       count.layer_bytes += bytes * used;
       count.layer_weights += weights * used;
     }
@@ -66,8 +69,8 @@ class Runner {
     Runner runner(model);
     const int64_t block_size = 32;
     runner.blocks_each_ = (length + block_size - 1) / block_size;
-    QUERN_TRY(runner.cache_, KvCache::create(backend, model.kv_shape(block_size, KvType::f16), model.config().layers,
-                                             runner.blocks_each_ * sequences));
+    QUERN_TRY(runner.cache_, KvCache::create(backend, model.kv_shape(block_size, KvType::f16),
+                                             model.config().layers, runner.blocks_each_ * sequences));
     runner.blocks_.resize(static_cast<size_t>(runner.blocks_each_ * sequences));
     std::iota(runner.blocks_.begin(), runner.blocks_.end(), 0);
     runner.logits_.resize(static_cast<size_t>(sequences * model.config().vocab));
@@ -79,10 +82,12 @@ class Runner {
     for (int64_t done = 0; done < count; done += chunk) {
       const int64_t rows = std::min(chunk, count - done);
       fill_tokens(rows, start + done);
-      const SequenceSlice slice = {0, static_cast<int32_t>(rows), static_cast<int32_t>(start + done), blocks_of(sequence)};
+      const SequenceSlice slice = {0, static_cast<int32_t>(rows), static_cast<int32_t>(start + done),
+                                   blocks_of(sequence)};
       const int32_t last = static_cast<int32_t>(rows - 1);
       const size_t wanted = done + rows == count ? 1 : 0;
-      QUERN_TRY_VOID(model_->forward({tokens_, {&slice, 1}, {&last, wanted}}, *cache_, {logits_.data(), wanted * vocab()}));
+      QUERN_TRY_VOID(model_->forward({tokens_, {&slice, 1}, {&last, wanted}}, *cache_,
+                                     {logits_.data(), wanted * vocab()}));
     }
     return {};
   }
@@ -93,7 +98,8 @@ class Runner {
     std::vector<SequenceSlice> slices;
     std::vector<int32_t> rows(static_cast<size_t>(sequences));
     std::iota(rows.begin(), rows.end(), 0);
-    for (int64_t s = 0; s < sequences; ++s) slices.push_back({static_cast<int32_t>(s), 1, static_cast<int32_t>(position), blocks_of(s)});
+    for (int64_t s = 0; s < sequences; ++s)
+      slices.push_back({static_cast<int32_t>(s), 1, static_cast<int32_t>(position), blocks_of(s)});
     return model_->forward({tokens_, slices, rows}, *cache_, {logits_.data(), rows.size() * vocab()});
   }
 
@@ -102,10 +108,13 @@ class Runner {
   size_t vocab() const { return static_cast<size_t>(model_->config().vocab); }
   void fill_tokens(int64_t count, int64_t salt) {
     tokens_.resize(static_cast<size_t>(count));
-    for (int64_t i = 0; i < count; ++i) tokens_[static_cast<size_t>(i)] = static_cast<int32_t>((i * 7919 + salt * 104729 + 13) % model_->config().vocab);
+    for (int64_t i = 0; i < count; ++i)
+      tokens_[static_cast<size_t>(i)] =
+          static_cast<int32_t>((i * 7919 + salt * 104729 + 13) % model_->config().vocab);
   }
   std::span<const int32_t> blocks_of(int64_t sequence) const {
-    return std::span(blocks_).subspan(static_cast<size_t>(sequence * blocks_each_), static_cast<size_t>(blocks_each_));
+    return std::span(blocks_).subspan(static_cast<size_t>(sequence * blocks_each_),
+                                      static_cast<size_t>(blocks_each_));
   }
 
   Model* model_;
@@ -130,14 +139,16 @@ Result<double> median_seconds(int repeats, const Body& body) {
 
 class Bench {
  public:
-  Bench(Backend& backend, Model& model, const WeightCount& weights, const MachineLimits& limits, const BenchFlags& flags)
+  Bench(Backend& backend, Model& model, const WeightCount& weights, const MachineLimits& limits,
+        const BenchFlags& flags)
       : backend_(backend), model_(model), weights_(weights), limits_(limits), flags_(flags) {}
 
   Result<Measured> prefill() {
     const int64_t tokens = flags_.prompt, chunk = 512;
     QUERN_TRY(Runner runner, Runner::create(backend_, model_, 1, flags_.depth + tokens));
     QUERN_TRY_VOID(runner.prefill(0, 0, flags_.depth, chunk));
-    QUERN_TRY(const double seconds, median_seconds(flags_.repeats, [&] { return runner.prefill(0, flags_.depth, tokens, chunk); }));
+    QUERN_TRY(const double seconds,
+              median_seconds(flags_.repeats, [&] { return runner.prefill(0, flags_.depth, tokens, chunk); }));
     const double chunks = std::ceil(static_cast<double>(tokens) / static_cast<double>(chunk));
     return measured("prefill", 1, tokens, seconds, chunks * weights_.layer_bytes + weights_.head_bytes,
                     2 * (weights_.layer_weights * static_cast<double>(tokens) + weights_.head_weights));
@@ -157,8 +168,13 @@ class Bench {
   }
 
  private:
-  Measured measured(std::string phase, int64_t batch, int64_t tokens, double seconds, double bytes, double ops) const {
-    return {std::move(phase), batch, tokens, static_cast<double>(tokens * batch) / seconds, bytes / seconds / (limits_.read_gb_s * 1e9),
+  Measured measured(std::string phase, int64_t batch, int64_t tokens, double seconds, double bytes,
+                    double ops) const {
+    return {std::move(phase),
+            batch,
+            tokens,
+            static_cast<double>(tokens * batch) / seconds,
+            bytes / seconds / (limits_.read_gb_s * 1e9),
             ops / seconds / (limits_.int8_gops * 1e9)};
   }
 
@@ -169,18 +185,24 @@ class Bench {
   const BenchFlags& flags_;
 };
 
-void print_table(const std::string& model, const std::string& device, const MachineLimits& limits, const std::vector<Measured>& results) {
-  fmt::print("{} on {}: reads {:.1f} GB/s, int8 peak {:.0f} GOPS\n\n", model, device, limits.read_gb_s, limits.int8_gops);
-  fmt::print("{:<8} {:>6} {:>7} {:>10} {:>11} {:>9}\n", "phase", "batch", "tokens", "tokens/s", "bandwidth", "compute");
+void print_table(const std::string& model, const std::string& device, const MachineLimits& limits,
+                 const std::vector<Measured>& results) {
+  fmt::print("{} on {}: reads {:.1f} GB/s, int8 peak {:.0f} GOPS\n\n", model, device, limits.read_gb_s,
+             limits.int8_gops);
+  fmt::print("{:<8} {:>6} {:>7} {:>10} {:>11} {:>9}\n", "phase", "batch", "tokens", "tokens/s", "bandwidth",
+             "compute");
   for (const Measured& m : results)
-    fmt::print("{:<8} {:>6} {:>7} {:>10.2f} {:>10.1f}% {:>8.1f}%\n", m.phase, m.batch, m.tokens, m.tokens_per_second,
-               100 * m.bandwidth_share, 100 * m.compute_share);
+    fmt::print("{:<8} {:>6} {:>7} {:>10.2f} {:>10.1f}% {:>8.1f}%\n", m.phase, m.batch, m.tokens,
+               m.tokens_per_second, 100 * m.bandwidth_share, 100 * m.compute_share);
 }
 
 void print_json(const Config& config, const MachineLimits& limits, const std::vector<Measured>& results) {
   nlohmann::ordered_json report;
-  report["machine"] = {{"cpu", limits.cpu},         {"isa", limits.isa},           {"threads", limits.threads},
-                       {"device", config.device == "auto" ? "cpu" : config.device}, {"read_gb_s", limits.read_gb_s},
+  report["machine"] = {{"cpu", limits.cpu},
+                       {"isa", limits.isa},
+                       {"threads", limits.threads},
+                       {"device", config.device == "auto" ? "cpu" : config.device},
+                       {"read_gb_s", limits.read_gb_s},
                        {"int8_gops", limits.int8_gops}};
   report["results"] = nlohmann::ordered_json::array();
   for (const Measured& m : results)
@@ -228,11 +250,22 @@ void add_bench(CLI::App& app, Action& action) {
   auto flags = std::make_shared<BenchFlags>();
   CLI::App* command = app.add_subcommand("bench", "prefill and decode speed, beside the machine's limits");
   command->add_option("MODEL", flags->model, "model reference (default: the first allowed model)");
-  command->add_option("-p,--prompt", flags->prompt, "tokens of the prefill; 0: none")->check(CLI::Range(0, 1 << 20))->capture_default_str();
-  command->add_option("-n,--generate", flags->generate, "tokens of the decode; 0: none")->check(CLI::Range(0, 1 << 20))->capture_default_str();
-  command->add_option("-b,--batch", flags->batches, "sequences decoded at once")->delimiter(',')->check(CLI::Range(1, 256))->capture_default_str();
-  command->add_option("-d,--depth", flags->depth, "tokens in the cache before")->check(CLI::Range(0, 1 << 20))->capture_default_str();
-  command->add_option("-r,--repeats", flags->repeats, "runs; the median counts")->check(CLI::Range(1, 100))->capture_default_str();
+  command->add_option("-p,--prompt", flags->prompt, "tokens of the prefill; 0: none")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
+  command->add_option("-n,--generate", flags->generate, "tokens of the decode; 0: none")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
+  command->add_option("-b,--batch", flags->batches, "sequences decoded at once")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  command->add_option("-d,--depth", flags->depth, "tokens in the cache before")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
+  command->add_option("-r,--repeats", flags->repeats, "runs; the median counts")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
   command->add_flag("--json", flags->json, "print a JSON report");
   flags->common.add_to(*command);
   command->callback([flags, &action] {

@@ -37,8 +37,10 @@ Result<Config> CommonFlags::load(bool quiet) const {
   QUERN_TRY(LoadedConfig loaded, load_config(env_file, env_required, process_environment(), overrides));
   const Config& config = loaded.config;
   const bool chosen = overrides.contains("LOG_LEVEL") || std::getenv("LOG_LEVEL") != nullptr;
-  const bool json = config.log_format == "json" || (config.log_format.empty() && isatty(STDERR_FILENO) == 0 && !quiet);
-  log::init(json ? log::Format::json : log::Format::pretty, quiet && !chosen ? log::Level::warn : config.log_level);
+  const bool json =
+      config.log_format == "json" || (config.log_format.empty() && isatty(STDERR_FILENO) == 0 && !quiet);
+  log::init(json ? log::Format::json : log::Format::pretty,
+            quiet && !chosen ? log::Level::warn : config.log_level);
   for (const std::string& warning : loaded.warnings) log::warn(warning);
   return loaded.config;
 }

@@ -32,7 +32,8 @@ int main(int argc, char** argv) {
       return kUsage;
     }
     const auto chosen = app.get_subcommands();
-    const std::string help = chosen.empty() ? "quern --help" : "quern " + chosen.front()->get_name() + " --help";
+    const std::string help =
+        chosen.empty() ? "quern --help" : "quern " + chosen.front()->get_name() + " --help";
     fmt::print(stderr, "error: {}: see {}\n", error.what(), help);
     return kUsage;
   }

@@ -39,7 +39,8 @@ class EventQueue {
   /// Empty after a tenth of a second without an event, so that Ctrl-C is seen.
   std::optional<Event> pop() {
     std::unique_lock lock(mutex_);
-    if (!ready_.wait_for(lock, std::chrono::milliseconds(100), [this] { return !events_.empty(); })) return std::nullopt;
+    if (!ready_.wait_for(lock, std::chrono::milliseconds(100), [this] { return !events_.empty(); }))
+      return std::nullopt;
     Event event = std::move(events_.front());
     events_.pop_front();
     return event;
@@ -59,7 +60,8 @@ struct Answer {
 /// One model and how to ask it.
 class Chat {
  public:
-  Chat(std::shared_ptr<ServedModel> model, const Config& config) : model_(std::move(model)), config_(config) {}
+  Chat(std::shared_ptr<ServedModel> model, const Config& config)
+      : model_(std::move(model)), config_(config) {}
 
   Result<std::vector<int32_t>> prompt(const nlohmann::ordered_json& messages) const {
     if (model_->chat_template == nullptr) {
@@ -67,7 +69,8 @@ class Chat {
       const std::string text = messages.back()["content"];
       return model_->tokenizer->encode(text, {.add_special = true, .parse_special = true});
     }
-    QUERN_TRY(const std::string rendered, render_chat(*model_, {{"messages", messages}, {"add_generation_prompt", true}}));
+    QUERN_TRY(const std::string rendered,
+              render_chat(*model_, {{"messages", messages}, {"add_generation_prompt", true}}));
     return encode_chat(*model_, rendered);
   }
 
@@ -83,7 +86,9 @@ class Chat {
     // The queue outlives this call: an event may be on its way while the answer is cancelled.
     const auto queue = std::make_shared<EventQueue>();
     g_interrupted.store(false);
-    QUERN_TRY(const uint64_t ticket, model_->engine->submit(std::move(request), [queue](Event event) { queue->push(std::move(event)); }));
+    QUERN_TRY(const uint64_t ticket, model_->engine->submit(std::move(request), [queue](Event event) {
+      queue->push(std::move(event));
+    }));
     Answer answer;
     while (true) {
       if (g_interrupted.exchange(false)) {
@@ -114,10 +119,14 @@ class Chat {
 
 std::string_view finish_name(FinishReason reason) {
   switch (reason) {
-    case FinishReason::length: return "length";
-    case FinishReason::stop: return "stop";
-    case FinishReason::eos: return "eos";
-    case FinishReason::cancelled: return "cancelled";
+    case FinishReason::length:
+      return "length";
+    case FinishReason::stop:
+      return "stop";
+    case FinishReason::eos:
+      return "eos";
+    case FinishReason::cancelled:
+      return "cancelled";
   }
   return "";
 }
@@ -229,7 +238,8 @@ Result<> run(RunFlags flags) {
   sigaction(SIGINT, &action, nullptr);
   Chat chat(std::move(model), config);
   if (!flags.prompt.empty()) return answer_once(chat, flags);
-  if (isatty(STDIN_FILENO) == 0) return fail(ErrorCode::invalid_argument, "run: the prompt on stdin is empty: give one with -p TEXT");
+  if (isatty(STDIN_FILENO) == 0)
+    return fail(ErrorCode::invalid_argument, "run: the prompt on stdin is empty: give one with -p TEXT");
   return converse(chat, flags);
 }
 
@@ -239,7 +249,8 @@ void add_run(CLI::App& app, Action& action) {
   auto flags = std::make_shared<RunFlags>();
   CLI::App* command = app.add_subcommand("run", "chat in the terminal, or answer once with -p");
   command->add_option("MODEL", flags->model, "model reference (default: the first allowed model)");
-  command->add_option("-p,--prompt", flags->prompt, "answer this and exit (stdin is read when it is not a terminal)");
+  command->add_option("-p,--prompt", flags->prompt,
+                      "answer this and exit (stdin is read when it is not a terminal)");
   command->add_option("-s,--system", flags->system, "system message");
   command->add_flag("--json", flags->json, "with -p: print one JSON object");
   flags->common.add_to(*command);

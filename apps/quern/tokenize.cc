@@ -28,13 +28,15 @@ Result<std::vector<int32_t>> parse_ids(const std::string& text, int32_t vocab) {
       int32_t id = 0;
       const auto [end, error] = std::from_chars(text.data() + i, text.data() + text.size(), id);
       if (error != std::errc() || id < 0 || id >= vocab)
-        return fail(ErrorCode::invalid_argument, "tokenize: id at byte {} of the input: must be between 0 and {}", i, vocab - 1);
+        return fail(ErrorCode::invalid_argument,
+                    "tokenize: id at byte {} of the input: must be between 0 and {}", i, vocab - 1);
       ids.push_back(id);
       i = static_cast<size_t>(end - text.data());
     } else if (c == ' ' || c == ',' || c == '\n' || c == '\t' || c == '\r' || c == '[' || c == ']') {
       ++i;
     } else {
-      return fail(ErrorCode::invalid_argument, "tokenize: '{}' at byte {} of the input: with --ids the input must be numbers", c, i);
+      return fail(ErrorCode::invalid_argument,
+                  "tokenize: '{}' at byte {} of the input: with --ids the input must be numbers", c, i);
     }
   }
   return ids;
@@ -52,7 +54,8 @@ Result<> tokenize(const TokenizeFlags& flags) {
     std::cout << tokenizer->decode(ids, !flags.no_special) << std::flush;
     return {};
   }
-  const auto ids = tokenizer->encode(input, {.add_special = !flags.no_special, .parse_special = !flags.no_special});
+  const auto ids =
+      tokenizer->encode(input, {.add_special = !flags.no_special, .parse_special = !flags.no_special});
   if (flags.json) {
     fmt::print("[{}]\n", fmt::join(ids, ","));
     return {};

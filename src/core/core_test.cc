@@ -1,0 +1,118 @@
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <numeric>
+#include <thread>
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/mapped_file.h"
+#include "core/metadata.h"
+#include "core/thread_pool.h"
+
+namespace quern {
+namespace {
+
+TEST(Buffer, IsAlignedZeroedAndWritableToTheLastByte) {
+  for (const size_t bytes : {size_t{1}, size_t{4097}, size_t{3} << 20, (size_t{9} << 20) + 5}) {
+    auto buffer = Buffer::allocate(bytes);
+    ASSERT_TRUE(buffer);
+    EXPECT_EQ(buffer->size(), bytes);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer->data()) % 64, 0u);
+    EXPECT_EQ(buffer->data()[0], std::byte{0});
+    buffer->data()[bytes - 1] = std::byte{7};
+    Buffer moved = std::move(*buffer);
+    EXPECT_EQ(moved.data()[bytes - 1], std::byte{7});
+  }
+}
+
+TEST(Buffer, RefusesWhatNoMachineHas) {
+  const auto buffer = Buffer::allocate(SIZE_MAX - 100);
+  ASSERT_FALSE(buffer);
+  EXPECT_EQ(buffer.error().code, ErrorCode::resource_exhausted);
+  EXPECT_FALSE(Buffer::allocate(size_t{1} << 60));
+}
+
+TEST(MappedFile, SaysWhatIsWrong) {
+  EXPECT_EQ(MappedFile::open("/no/such/file").error().code, ErrorCode::not_found);
+  EXPECT_EQ(MappedFile::open("/").error().code, ErrorCode::io);
+}
+
+TEST(MappedFile, MapsAnEmptyFileAndAFullOne) {
+  const auto path = std::filesystem::temp_directory_path() / ("quern_core_test_" + std::to_string(getpid()));
+  std::ofstream(path).close();
+  EXPECT_TRUE(MappedFile::open(path)->bytes().empty());
+  std::ofstream(path) << "quern";
+  const auto file = MappedFile::open(path);
+  ASSERT_TRUE(file);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()), "quern");
+  std::filesystem::remove(path);
+}
+
+TEST(Metadata, ConvertsOnlyWhatFits) {
+  Metadata metadata;
+  EXPECT_TRUE(metadata.add("u", uint64_t{7}));
+  EXPECT_FALSE(metadata.add("u", uint64_t{8})) << "the first value stays";
+  metadata.add("big", ~uint64_t{0});
+  metadata.add("i", int64_t{-1});
+  metadata.add("d", 0.5);
+  metadata.add("s", std::string("text"));
+  metadata.add("a", Metadata::Array{std::vector<uint64_t>{1, 2}});
+  EXPECT_EQ(metadata.integer("u"), 7);
+  EXPECT_EQ(metadata.number("u"), 7.0);
+  EXPECT_EQ(metadata.integer("big"), std::nullopt);
+  EXPECT_EQ(metadata.uint("i"), std::nullopt);
+  EXPECT_EQ(metadata.uint("d"), std::nullopt);
+  EXPECT_EQ(metadata.string("u"), nullptr);
+  EXPECT_EQ(*metadata.string("s"), "text");
+  EXPECT_EQ(metadata.integers("a"), (std::vector<int64_t>{1, 2}));
+  EXPECT_EQ(metadata.strings("a"), nullptr);
+  EXPECT_EQ(metadata.find("missing"), nullptr);
+}
+
+TEST(ThreadPool, EveryThreadRunsOnceEachTime) {
+  ThreadPool pool(4);
+  std::vector<int> calls(4, 0);
+  for (int round = 0; round < 2000; ++round) {
+    pool.run([&](int thread, int threads) {
+      ASSERT_EQ(threads, 4);
+      ++calls[static_cast<size_t>(thread)];
+    });
+  }
+  EXPECT_EQ(calls, std::vector<int>(4, 2000));
+}
+
+TEST(ThreadPool, WakesAfterSleeping) {
+  ThreadPool pool(3);
+  std::atomic<int> calls{0};
+  for (int round = 0; round < 5; ++round) {
+    pool.run([&](int, int) { calls.fetch_add(1); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  EXPECT_EQ(calls.load(), 15);
+}
+
+TEST(ThreadPool, ParallelForCoversEveryIndexOnce) {
+  for (const int threads : {1, 2, 3, 5}) {
+    ThreadPool pool(threads);
+    for (const int64_t count : {0, 1, 2, 15, 16, 17, 100}) {
+      for (const int64_t granule : {1, 3, 16}) {
+        std::vector<int> seen(static_cast<size_t>(count), 0);
+        pool.parallel_for(count, granule, [&](int64_t begin, int64_t end) {
+          EXPECT_EQ(begin % granule, 0);
+          for (int64_t i = begin; i < end; ++i) ++seen[static_cast<size_t>(i)];
+        });
+        EXPECT_EQ(seen, std::vector<int>(static_cast<size_t>(count), 1))
+            << threads << " " << count << " " << granule;
+      }
+    }
+  }
+}
+
+TEST(ThreadPool, CountsAtLeastOneCore) { EXPECT_GE(physical_cores(), 1); }
+
+}  // namespace
+}  // namespace quern
