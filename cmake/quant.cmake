@@ -8,3 +8,7 @@ foreach(format IN LISTS formats)
   endif()
 endforeach()
 file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/quant/formats.inc CONTENT "${lines}")
+
+# The scalar reference computes the same bits on every machine: no products and sums fused into one rounding.
+file(GLOB_RECURSE reference CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/quant/*.cc)
+set_source_files_properties(${reference} PROPERTIES COMPILE_OPTIONS -ffp-contract=off)

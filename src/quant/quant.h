@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "core/dtype.h"
@@ -69,7 +70,7 @@ const QuantInfo* find_quant(std::string_view name);
 /// All formats, ordered by DType.
 std::span<const QuantInfo* const> all_quants();
 /// The name of any ggml type number, for messages: "IQ2_XXS", or "type 77".
-std::string_view dtype_name(DType dtype);
+std::string dtype_name(DType dtype);
 
 /// Bytes of `elements` weights in rows of `cols`; empty when the type is unknown, a row is not a whole number
 /// of blocks or the product overflows.

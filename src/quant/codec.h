@@ -1,0 +1,88 @@
+// What every format's folder shares: from functions over one block to the entries of QuantInfo.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "core/half.h"
+#include "quant/quant.h"
+
+namespace quern::codec {
+
+/// Rounds to the nearest integer, ties to even; |x| < 2^22. Unlike nearbyint it needs no call, and compilers
+/// vectorize it.
+inline float round_even(float x) {
+  constexpr float kShift = 0x1.8p23f;
+  return (x + kShift) - kShift;
+}
+
+/// Nearest code in [lo, hi] to x / d, where `inverse` is 1/d or 0. The clamp comes first: a stored scale that
+/// was rounded down may put x far out of range.
+inline float code_of(float x, float inverse, float lo, float hi) {
+  return round_even(std::clamp(x * inverse, lo, hi));
+}
+
+/// 1/d, or 0 where d is 0 or so small that 1/d overflows: then every code is the one that stands for zero.
+inline float inverse_of(float d) {
+  const float inverse = 1.0f / d;
+  return std::isfinite(inverse) ? inverse : 0.0f;
+}
+
+/// To f16, but the largest finite value instead of infinity: a scale of infinity would turn zeros into NaN.
+inline uint16_t f16_scale(float d) { return f32_to_f16(std::clamp(d, -65504.0f, 65504.0f)); }
+
+/// No format with an f16 scale reaches beyond this; clamping to it keeps squares and differences finite.
+constexpr float kLargest = 1e9f;
+
+template <class Block, size_t N, void (*decode_block)(const Block&, float*)>
+void decode_blocks(const std::byte* blocks, float* out, size_t n) {
+  for (size_t i = 0; i < n / N; ++i) {
+    Block block;
+    std::memcpy(&block, blocks + i * sizeof(Block), sizeof(Block));
+    decode_block(block, out + i * N);
+  }
+}
+
+template <class Block, size_t N, bool WideD, void (*encode_block)(const float*, const float*, Block&)>
+void encode_blocks(const float* in, std::byte* blocks, size_t n, const float* importance) {
+  for (size_t i = 0; i < n / N; ++i) {
+    float x[N];
+    for (size_t k = 0; k < N; ++k)
+      x[k] = WideD ? in[i * N + k] : std::clamp(in[i * N + k], -kLargest, kLargest);
+    Block block{};
+    encode_block(x, importance == nullptr ? nullptr : importance + i * N, block);
+    std::memcpy(blocks + i * sizeof(Block), &block, sizeof(Block));
+  }
+}
+
+template <class Block, void (*unpack_block)(const Block&, AffineBlock&)>
+void unpack(const std::byte* bytes, AffineBlock& out) {
+  Block block;
+  std::memcpy(&block, bytes, sizeof(Block));
+  unpack_block(block, out);
+}
+
+/// The entry of an affine format from its three functions over one block.
+template <class Block, size_t N, AffineShape shape, void (*decode_block)(const Block&, float*),
+          void (*encode_block)(const float* x, const float* importance, Block&),
+          void (*unpack_block)(const Block&, AffineBlock&)>
+constexpr QuantInfo affine(DType dtype, std::string_view name) {
+  return {dtype,
+          name,
+          N,
+          sizeof(Block),
+          Family::affine,
+          shape,
+          decode_blocks<Block, N, decode_block>,
+          encode_blocks<Block, N, shape.wide_d, encode_block>,
+          unpack<Block, unpack_block>};
+}
+
+/// The unit scales (and minimums) of a format that has none.
+inline void unit_scales(AffineBlock& out, bool has_min) {
+  std::fill_n(out.scale, 16, int16_t{1});
+  std::fill_n(out.min, 16, static_cast<uint8_t>(has_min ? 1 : 0));
+}
+
+}  // namespace quern::codec

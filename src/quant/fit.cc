@@ -1,0 +1,209 @@
+#include "quant/fit.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/half.h"
+#include "quant/codec.h"
+
+namespace quern {
+namespace {
+
+// Candidate scales lie around the one that maps the extreme value to the extreme code; between the steps of a
+// tenth of a code nothing better was seen.
+constexpr float kStep = 0.1f;
+constexpr float kTiny = 1e-30f;
+
+float signed_extreme(std::span<const float> x) {
+  float extreme = 0;
+  for (const float v : x) {
+    if (std::fabs(v) > std::fabs(extreme)) extreme = v;
+  }
+  return extreme;
+}
+
+double mean_square(std::span<const float> x) {
+  double sum = 0;
+  for (const float v : x) sum += static_cast<double>(v) * v;
+  return sum / static_cast<double>(x.size());
+}
+
+/// importance[k] · √(mean + x²). False when there is none, or none that counts.
+bool importance_weights(std::span<const float> x, const float* importance, double mean, float* weights) {
+  if (importance == nullptr) return false;
+  float sum = 0;
+  for (size_t k = 0; k < x.size(); ++k) {
+    weights[k] = importance[k] * std::sqrt(static_cast<float>(mean) + x[k] * x[k]);
+    sum += weights[k];
+  }
+  return sum > 0 && std::isfinite(sum);
+}
+
+/// The scale s with the least Σ w (x − s · code)², code = round(x / s) in [−code_max, code_max).
+float search_scale(std::span<const float> x, const float* weights, int code_max) {
+  const float extreme = signed_extreme(x);
+  if (std::fabs(extreme) < kTiny) return 0;
+  const auto lo = static_cast<float>(-code_max);
+  const auto hi = static_cast<float>(code_max - 1);
+  float best_scale = extreme / lo;
+  double best_gain = 0;  // how much of Σ w x² the candidate explains
+  for (int step = -9; step <= 9; ++step) {
+    const float inverse = (lo - kStep * static_cast<float>(step)) / extreme;
+    double xq = 0;
+    double qq = 0;
+    for (size_t k = 0; k < x.size(); ++k) {
+      const float code = codec::code_of(x[k], inverse, lo, hi);
+      const float weighted = weights[k] * code;
+      xq += static_cast<double>(weighted * x[k]);
+      qq += static_cast<double>(weighted * code);
+    }
+    if (qq > 0 && xq * xq > best_gain * qq) {
+      best_gain = xq * xq / qq;
+      best_scale = static_cast<float>(xq / qq);
+    }
+  }
+  return best_scale;
+}
+
+/// The pair with the least Σ w (x − s · code − o)². With `downward`, o ≤ 0.
+ScaleAndOffset search_range(std::span<const float> x, const float* weights, int code_max, bool downward) {
+  auto [smallest, largest] = std::minmax_element(x.begin(), x.end());
+  const float lo = downward ? std::min(*smallest, 0.0f) : *smallest;
+  const float range = *largest - lo;
+  if (range < kTiny) return {0, lo};
+  double w = 0;
+  double wx = 0;
+  for (size_t k = 0; k < x.size(); ++k) {
+    w += weights[k];
+    wx += static_cast<double>(weights[k] * x[k]);
+  }
+  const auto top = static_cast<float>(code_max);
+  ScaleAndOffset best{range / top, lo};
+  double least = 0;  // weighted squared error, less Σ w x²
+  for (int step = -10; step <= 10; ++step) {
+    const float inverse = (top + kStep * static_cast<float>(step)) / range;
+    double q = 0;
+    double qq = 0;
+    double xq = 0;
+    for (size_t k = 0; k < x.size(); ++k) {
+      const float code = codec::code_of(x[k] - lo, inverse, 0, top);
+      const float weighted = weights[k] * code;
+      q += static_cast<double>(weighted);
+      qq += static_cast<double>(weighted * code);
+      xq += static_cast<double>(weighted * x[k]);
+    }
+    const double determinant = w * qq - q * q;
+    if (!(determinant > 0)) continue;
+    double scale = (w * xq - wx * q) / determinant;
+    double offset = (qq * wx - q * xq) / determinant;
+    if (downward && offset > 0) {
+      scale = xq / qq;
+      offset = 0;
+    }
+    if (!(scale > 0)) continue;
+    const double error =
+        scale * scale * qq + offset * offset * w + 2 * (scale * offset * q - scale * xq - offset * wx);
+    if (error < least) {
+      least = error;
+      best = {static_cast<float>(scale), static_cast<float>(offset)};
+    }
+  }
+  return best;
+}
+
+/// d such that the integer scales reach up to `largest`. Where d would round to nothing it becomes f16's
+/// smallest.
+uint16_t block_scale(float largest, int scale_max) {
+  const uint16_t d = codec::f16_scale(largest / static_cast<float>(scale_max));
+  if ((d & 0x7fff) != 0 || largest == 0) return d;
+  return static_cast<uint16_t>(d | 1);
+}
+
+}  // namespace
+
+float largest_magnitude(std::span<const float> x) { return std::fabs(signed_extreme(x)); }
+
+float fit_legacy_scale(std::span<const float> x, const float* importance, int code_max) {
+  float weights[32];
+  if (importance_weights(x, importance, mean_square(x), weights)) return search_scale(x, weights, code_max);
+  return signed_extreme(x) / static_cast<float>(-code_max);
+}
+
+ScaleAndOffset fit_legacy_range(std::span<const float> x, const float* importance, int code_max) {
+  float weights[32];
+  if (importance_weights(x, importance, mean_square(x), weights))
+    return search_range(x, weights, code_max, false);
+  const auto [smallest, largest] = std::minmax_element(x.begin(), x.end());
+  return {(*largest - *smallest) / static_cast<float>(code_max), *smallest};
+}
+
+template <int Group>
+GroupedFit fit_groups(const float* x, const float* importance, GroupedLimits limits) {
+  constexpr int kGroups = 256 / Group;
+  const double mean = mean_square({x, 256});
+  float scales[kGroups];
+  float mins[kGroups];
+  for (int g = 0; g < kGroups; ++g) {
+    const std::span<const float> group(x + g * Group, Group);
+    float weights[Group];
+    if (!importance_weights(group, importance == nullptr ? nullptr : importance + g * Group, mean, weights)) {
+      const auto typical = static_cast<float>(std::sqrt(mean_square(group)));
+      for (int k = 0; k < Group; ++k) weights[k] = typical + std::fabs(group[k]);
+    }
+    const ScaleAndOffset best = search_range(group, weights, limits.code_max, true);
+    scales[g] = best.scale;
+    mins[g] = -best.offset;
+  }
+  GroupedFit fit;
+  fit.d = block_scale(*std::max_element(scales, scales + kGroups), limits.scale_max);
+  fit.dmin = block_scale(*std::max_element(mins, mins + kGroups), limits.scale_max);
+  const float d = f16_to_f32(fit.d);
+  const float dmin = f16_to_f32(fit.dmin);
+  const auto top = static_cast<float>(limits.scale_max);
+  for (int g = 0; g < kGroups; ++g) {
+    fit.scale[g] = static_cast<int16_t>(codec::code_of(scales[g], codec::inverse_of(d), 0, top));
+    fit.min[g] = static_cast<uint8_t>(codec::code_of(mins[g], codec::inverse_of(dmin), 0, top));
+    const float inverse = codec::inverse_of(d * static_cast<float>(fit.scale[g]));
+    const float min = dmin * static_cast<float>(fit.min[g]);
+    for (int k = g * Group; k < (g + 1) * Group; ++k)
+      fit.code[k] =
+          static_cast<uint8_t>(codec::code_of(x[k] + min, inverse, 0, static_cast<float>(limits.code_max)));
+  }
+  return fit;
+}
+
+template GroupedFit fit_groups<16>(const float*, const float*, GroupedLimits);
+template GroupedFit fit_groups<32>(const float*, const float*, GroupedLimits);
+
+GroupedFit fit_groups_symmetric(const float* x, const float* importance, GroupedLimits limits) {
+  constexpr int kGroup = 16;
+  const double mean = mean_square({x, 256});
+  float scales[16];
+  for (int g = 0; g < 16; ++g) {
+    const std::span<const float> group(x + g * kGroup, kGroup);
+    float weights[kGroup];
+    if (!importance_weights(group, importance == nullptr ? nullptr : importance + g * kGroup, mean,
+                            weights)) {
+      for (int k = 0; k < kGroup; ++k) weights[k] = group[k] * group[k];
+    }
+    scales[g] = search_scale(group, weights, limits.code_max);
+  }
+  GroupedFit fit;
+  // The largest scale becomes the code that reaches furthest, −scale_max.
+  fit.d = block_scale(signed_extreme(scales), -limits.scale_max);
+  const float d = f16_to_f32(fit.d);
+  for (int g = 0; g < 16; ++g) {
+    fit.scale[g] = static_cast<int16_t>(codec::code_of(scales[g], codec::inverse_of(d),
+                                                       static_cast<float>(-limits.scale_max),
+                                                       static_cast<float>(limits.scale_max - 1)));
+    const float inverse = codec::inverse_of(d * static_cast<float>(fit.scale[g]));
+    for (int k = g * kGroup; k < (g + 1) * kGroup; ++k) {
+      const float code = codec::code_of(x[k], inverse, static_cast<float>(-limits.code_max),
+                                        static_cast<float>(limits.code_max - 1));
+      fit.code[k] = static_cast<uint8_t>(static_cast<int>(code) + limits.code_max);
+    }
+  }
+  return fit;
+}
+
+}  // namespace quern

@@ -1,0 +1,56 @@
+#include "quant/q2_k/q2_k.h"
+
+#include "quant/codec.h"
+#include "quant/fit.h"
+
+namespace quern {
+namespace {
+
+using q2_k::Block;
+
+void decode(const Block& block, float* out) {
+  const float d = f16_to_f32(block.d);
+  const float dmin = f16_to_f32(block.dmin);
+  const uint8_t* scale = block.scales;
+  for (int half = 0; half < 2; ++half) {
+    const uint8_t* qs = block.qs + 32 * half;
+    for (int shift = 0; shift < 8; shift += 2) {
+      for (int part = 0; part < 2; ++part, ++scale) {
+        const float ds = d * static_cast<float>(*scale & 15);
+        const float m = dmin * static_cast<float>(*scale >> 4);
+        for (int l = 0; l < 16; ++l) *out++ = ds * static_cast<float>(qs[16 * part + l] >> shift & 3) - m;
+      }
+    }
+  }
+}
+
+void encode(const float* x, const float* importance, Block& block) {
+  const GroupedFit fit = fit_groups<16>(x, importance, {.code_max = 3, .scale_max = 15});
+  block.d = fit.d;
+  block.dmin = fit.dmin;
+  for (int g = 0; g < 16; ++g) block.scales[g] = static_cast<uint8_t>(fit.scale[g] | fit.min[g] << 4);
+  for (int k = 0; k < 256; ++k) {
+    uint8_t& byte = block.qs[k / 128 * 32 + k % 32];
+    byte = static_cast<uint8_t>(byte | fit.code[k] << (k % 128 / 32 * 2));
+  }
+}
+
+void unpack(const Block& block, AffineBlock& out) {
+  out.d = f16_to_f32(block.d);
+  out.dmin = f16_to_f32(block.dmin);
+  for (int g = 0; g < 16; ++g) {
+    out.scale[g] = block.scales[g] & 15;
+    out.min[g] = block.scales[g] >> 4;
+  }
+  for (int k = 0; k < 256; ++k) out.code[k] = block.qs[k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3;
+}
+
+}  // namespace
+
+extern const QuantInfo quant_info_q2_k;
+constinit const QuantInfo quant_info_q2_k =
+    codec::affine<Block, 256,
+                  AffineShape{.bits = 2, .group = 16, .zero = 0, .has_min = true, .has_scales = true}, decode,
+                  encode, unpack>(DType::Q2_K, "Q2_K");
+
+}  // namespace quern

@@ -1,0 +1,69 @@
+#include "quant/q3_k/q3_k.h"
+
+#include "quant/codec.h"
+#include "quant/fit.h"
+
+namespace quern {
+namespace {
+
+using q3_k::Block;
+
+int scale_of(const Block& block, int g) {
+  const int low = block.scales[g % 8] >> (g / 8 * 4) & 15;
+  const int high = block.scales[8 + g % 4] >> (g / 4 * 2) & 3;
+  return (low | high << 4) - 32;
+}
+
+void decode(const Block& block, float* out) {
+  const float d = f16_to_f32(block.d);
+  int group = 0;
+  for (int half = 0; half < 2; ++half) {
+    const uint8_t* qs = block.qs + 32 * half;
+    for (int pair = 0; pair < 4; ++pair) {
+      const int high = 1 << (4 * half + pair);
+      for (int part = 0; part < 2; ++part, ++group) {
+        const float ds = d * static_cast<float>(scale_of(block, group));
+        for (int l = 16 * part; l < 16 * part + 16; ++l) {
+          const int low = qs[l] >> (2 * pair) & 3;
+          *out++ = ds * static_cast<float>(low - ((block.hmask[l] & high) != 0 ? 0 : 4));
+        }
+      }
+    }
+  }
+}
+
+void encode(const float* x, const float* importance, Block& block) {
+  const GroupedFit fit = fit_groups_symmetric(x, importance, {.code_max = 4, .scale_max = 32});
+  block.d = fit.d;
+  for (int g = 0; g < 16; ++g) {
+    const int scale = fit.scale[g] + 32;
+    block.scales[g % 8] = static_cast<uint8_t>(block.scales[g % 8] | (scale & 15) << (g / 8 * 4));
+    block.scales[8 + g % 4] = static_cast<uint8_t>(block.scales[8 + g % 4] | (scale >> 4) << (g / 4 * 2));
+  }
+  for (int k = 0; k < 256; ++k) {
+    uint8_t& low = block.qs[k / 128 * 32 + k % 32];
+    low = static_cast<uint8_t>(low | (fit.code[k] & 3) << (k % 128 / 32 * 2));
+    block.hmask[k % 32] = static_cast<uint8_t>(block.hmask[k % 32] | (fit.code[k] >> 2) << (k / 32));
+  }
+}
+
+void unpack(const Block& block, AffineBlock& out) {
+  codec::unit_scales(out, false);
+  out.d = f16_to_f32(block.d);
+  out.dmin = 0;
+  for (int g = 0; g < 16; ++g) out.scale[g] = static_cast<int16_t>(scale_of(block, g));
+  for (int k = 0; k < 256; ++k) {
+    const int low = block.qs[k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3;
+    const int high = block.hmask[k % 32] >> (k / 32) & 1;
+    out.code[k] = static_cast<uint8_t>(low | high << 2);
+  }
+}
+
+}  // namespace
+
+extern const QuantInfo quant_info_q3_k;
+constinit const QuantInfo quant_info_q3_k =
+    codec::affine<Block, 256, AffineShape{.bits = 3, .group = 16, .zero = 4, .has_scales = true}, decode,
+                  encode, unpack>(DType::Q3_K, "Q3_K");
+
+}  // namespace quern

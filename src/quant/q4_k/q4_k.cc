@@ -1,0 +1,56 @@
+#include "quant/q4_k/q4_k.h"
+
+#include "quant/codec.h"
+#include "quant/fit.h"
+#include "quant/scales6.h"
+
+namespace quern {
+namespace {
+
+using q4_k::Block;
+
+void decode(const Block& block, float* out) {
+  const float d = f16_to_f32(block.d);
+  const float dmin = f16_to_f32(block.dmin);
+  for (int g = 0; g < 8; ++g) {
+    const ScaleAndMin sm = get_scale6(block.scales, g);
+    const float ds = d * static_cast<float>(sm.scale);
+    const float m = dmin * static_cast<float>(sm.min);
+    const uint8_t* qs = block.qs + g / 2 * 32;
+    const int shift = g % 2 * 4;
+    for (int l = 0; l < 32; ++l) *out++ = ds * static_cast<float>(qs[l] >> shift & 15) - m;
+  }
+}
+
+void encode(const float* x, const float* importance, Block& block) {
+  const GroupedFit fit = fit_groups<32>(x, importance, {.code_max = 15, .scale_max = 63});
+  block.d = fit.d;
+  block.dmin = fit.dmin;
+  for (int g = 0; g < 8; ++g)
+    put_scale6(block.scales, g, {static_cast<uint8_t>(fit.scale[g]), static_cast<uint8_t>(fit.min[g])});
+  for (int k = 0; k < 256; ++k) {
+    uint8_t& byte = block.qs[k / 64 * 32 + k % 32];
+    byte = static_cast<uint8_t>(byte | fit.code[k] << (k % 64 / 32 * 4));
+  }
+}
+
+void unpack(const Block& block, AffineBlock& out) {
+  out.d = f16_to_f32(block.d);
+  out.dmin = f16_to_f32(block.dmin);
+  for (int g = 0; g < 8; ++g) {
+    const ScaleAndMin sm = get_scale6(block.scales, g);
+    out.scale[g] = sm.scale;
+    out.min[g] = sm.min;
+  }
+  for (int k = 0; k < 256; ++k) out.code[k] = block.qs[k / 64 * 32 + k % 32] >> (k % 64 / 32 * 4) & 15;
+}
+
+}  // namespace
+
+extern const QuantInfo quant_info_q4_k;
+constinit const QuantInfo quant_info_q4_k =
+    codec::affine<Block, 256,
+                  AffineShape{.bits = 4, .group = 32, .zero = 0, .has_min = true, .has_scales = true}, decode,
+                  encode, unpack>(DType::Q4_K, "Q4_K");
+
+}  // namespace quern

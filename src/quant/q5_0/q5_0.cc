@@ -1,0 +1,50 @@
+#include "quant/q5_0/q5_0.h"
+
+#include "quant/codec.h"
+#include "quant/fit.h"
+
+namespace quern {
+namespace {
+
+using q5_0::Block;
+
+// Bit 4 of code j.
+int high_bit(const Block& block, int j) { return (block.qh[j / 8] >> (j % 8) & 1) << 4; }
+
+void decode(const Block& block, float* out) {
+  const float d = f16_to_f32(block.d);
+  for (int j = 0; j < 16; ++j) {
+    out[j] = d * static_cast<float>(((block.qs[j] & 15) | high_bit(block, j)) - 16);
+    out[j + 16] = d * static_cast<float>(((block.qs[j] >> 4) | high_bit(block, j + 16)) - 16);
+  }
+}
+
+void put(Block& block, int j, int code) {
+  block.qs[j % 16] = static_cast<uint8_t>(block.qs[j % 16] | (code & 15) << (j / 16 * 4));
+  block.qh[j / 8] = static_cast<uint8_t>(block.qh[j / 8] | (code >> 4) << (j % 8));
+}
+
+void encode(const float* x, const float* importance, Block& block) {
+  block.d = codec::f16_scale(fit_legacy_scale({x, 32}, importance, 16));
+  const float inverse = codec::inverse_of(f16_to_f32(block.d));
+  for (int j = 0; j < 32; ++j) put(block, j, static_cast<int>(codec::code_of(x[j], inverse, -16, 15)) + 16);
+}
+
+void unpack(const Block& block, AffineBlock& out) {
+  codec::unit_scales(out, false);
+  out.d = f16_to_f32(block.d);
+  out.dmin = 0;
+  uint32_t high;
+  std::memcpy(&high, block.qh, sizeof(high));
+  for (int j = 0; j < 32; ++j)
+    out.code[j] = static_cast<uint8_t>(((block.qs[j % 16] >> (j / 16 * 4)) & 15) | (high >> j & 1) << 4);
+}
+
+}  // namespace
+
+extern const QuantInfo quant_info_q5_0;
+constinit const QuantInfo quant_info_q5_0 =
+    codec::affine<Block, 32, AffineShape{.bits = 5, .group = 32, .zero = 16}, decode, encode, unpack>(
+        DType::Q5_0, "Q5_0");
+
+}  // namespace quern

@@ -1,0 +1,16 @@
+// Q5_1: 32 weights in 24 bytes, 6 bits a weight. w = d · q + m.
+#pragma once
+
+#include <cstdint>
+
+namespace quern::q5_1 {
+
+struct Block {
+  uint16_t d;      // f16
+  uint16_t m;      // f16, the smallest weight
+  uint8_t qh[4];   // byte i: bit 4 of q[8i] … q[8i + 7], lowest bit first
+  uint8_t qs[16];  // byte j: bits 0–3 of q[j] in bits 0–3, of q[j + 16] in bits 4–7
+};
+static_assert(sizeof(Block) == 24);
+
+}  // namespace quern::q5_1

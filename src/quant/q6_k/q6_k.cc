@@ -1,0 +1,61 @@
+#include "quant/q6_k/q6_k.h"
+
+#include "quant/codec.h"
+#include "quant/fit.h"
+
+namespace quern {
+namespace {
+
+using q6_k::Block;
+
+void decode(const Block& block, float* out) {
+  const float d = f16_to_f32(block.d);
+  for (int half = 0; half < 2; ++half, out += 128) {
+    const uint8_t* ql = block.ql + 64 * half;
+    const uint8_t* qh = block.qh + 32 * half;
+    const int8_t* scale = block.scales + 8 * half;
+    for (int l = 0; l < 32; ++l) {
+      const int q0 = ((ql[l] & 15) | (qh[l] & 3) << 4) - 32;
+      const int q1 = ((ql[l + 32] & 15) | (qh[l] >> 2 & 3) << 4) - 32;
+      const int q2 = (ql[l] >> 4 | (qh[l] >> 4 & 3) << 4) - 32;
+      const int q3 = (ql[l + 32] >> 4 | qh[l] >> 6 << 4) - 32;
+      out[l] = d * scale[l / 16] * static_cast<float>(q0);
+      out[l + 32] = d * scale[l / 16 + 2] * static_cast<float>(q1);
+      out[l + 64] = d * scale[l / 16 + 4] * static_cast<float>(q2);
+      out[l + 96] = d * scale[l / 16 + 6] * static_cast<float>(q3);
+    }
+  }
+}
+
+void encode(const float* x, const float* importance, Block& block) {
+  const GroupedFit fit = fit_groups_symmetric(x, importance, {.code_max = 32, .scale_max = 128});
+  block.d = fit.d;
+  for (int g = 0; g < 16; ++g) block.scales[g] = static_cast<int8_t>(fit.scale[g]);
+  for (int k = 0; k < 256; ++k) {
+    uint8_t& low = block.ql[k / 128 * 64 + k % 64];
+    low = static_cast<uint8_t>(low | (fit.code[k] & 15) << (k % 128 / 64 * 4));
+    uint8_t& high = block.qh[k / 128 * 32 + k % 32];
+    high = static_cast<uint8_t>(high | (fit.code[k] >> 4) << (k % 128 / 32 * 2));
+  }
+}
+
+void unpack(const Block& block, AffineBlock& out) {
+  codec::unit_scales(out, false);
+  out.d = f16_to_f32(block.d);
+  out.dmin = 0;
+  for (int g = 0; g < 16; ++g) out.scale[g] = block.scales[g];
+  for (int k = 0; k < 256; ++k) {
+    const int low = block.ql[k / 128 * 64 + k % 64] >> (k % 128 / 64 * 4) & 15;
+    const int high = block.qh[k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3;
+    out.code[k] = static_cast<uint8_t>(low | high << 4);
+  }
+}
+
+}  // namespace
+
+extern const QuantInfo quant_info_q6_k;
+constinit const QuantInfo quant_info_q6_k =
+    codec::affine<Block, 256, AffineShape{.bits = 6, .group = 16, .zero = 32, .has_scales = true}, decode,
+                  encode, unpack>(DType::Q6_K, "Q6_K");
+
+}  // namespace quern
