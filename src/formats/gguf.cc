@@ -1,0 +1,162 @@
+#include "formats/gguf.h"
+
+#include <charconv>
+#include <optional>
+#include <unordered_map>
+
+#include "core/mapped_file.h"
+#include "formats/gguf_parse.h"
+#include "formats/printable.h"
+
+namespace quern {
+namespace {
+
+class GgufSource : public WeightSource {
+ public:
+  GgufSource(std::string name, std::vector<MappedFile> files, Metadata metadata,
+             std::vector<RawTensor> tensors)
+      : name_(std::move(name)),
+        files_(std::move(files)),
+        metadata_(std::move(metadata)),
+        tensors_(std::move(tensors)) {
+    for (const RawTensor& tensor : tensors_) {
+      index_.emplace(tensor.name, &tensor);
+      bytes_ += tensor.data.size();
+    }
+  }
+
+  const Metadata& metadata() const override { return metadata_; }
+  std::span<const RawTensor> tensors() const override { return tensors_; }
+  const RawTensor* find(std::string_view name) const override {
+    const auto it = index_.find(name);
+    return it == index_.end() ? nullptr : it->second;
+  }
+  const std::string& name() const override { return name_; }
+  uint64_t bytes() const override { return bytes_; }
+
+ private:
+  std::string name_;
+  std::vector<MappedFile> files_;
+  Metadata metadata_;
+  std::vector<RawTensor> tensors_;
+  std::unordered_map<std::string_view, const RawTensor*> index_;
+  uint64_t bytes_ = 0;
+};
+
+/// `prefix-00002-of-00005.gguf` taken apart.
+struct PartName {
+  std::string prefix;
+  unsigned number;  // from 1
+  unsigned count;
+  std::string name_of(unsigned part) const {
+    return fmt::format("{}-{:05}-of-{:05}.gguf", prefix, part, count);
+  }
+};
+
+std::optional<PartName> part_name(std::string_view file) {
+  constexpr std::string_view kPattern = "-ddddd-of-ddddd.gguf";
+  if (file.size() < kPattern.size()) return std::nullopt;
+  const std::string_view tail = file.substr(file.size() - kPattern.size());
+  for (size_t i = 0; i < kPattern.size(); ++i) {
+    if (kPattern[i] == 'd' ? tail[i] < '0' || tail[i] > '9' : tail[i] != kPattern[i]) return std::nullopt;
+  }
+  PartName part{std::string(file.substr(0, file.size() - kPattern.size())), 0, 0};
+  std::from_chars(tail.data() + 1, tail.data() + 6, part.number);
+  std::from_chars(tail.data() + 10, tail.data() + 15, part.count);
+  if (part.number < 1 || part.number > part.count) return std::nullopt;
+  return part;
+}
+
+Result<> check_not_split(const gguf::File& file, const std::string& name) {
+  const auto count = file.split.uint("split.count");
+  if (count.value_or(1) <= 1) return {};
+  return fail(ErrorCode::invalid_argument,
+              "{}: part {} of a model in {} files: name the parts like model-00001-of-{:05}.gguf", name,
+              file.split.uint("split.no").value_or(0) + 1, *count, *count);
+}
+
+Result<> check_parts_exist(const std::filesystem::path& folder, const PartName& part) {
+  std::string missing;
+  unsigned count = 0;
+  for (unsigned i = 1; i <= part.count; ++i) {
+    std::error_code ignored;
+    if (std::filesystem::exists(folder / part.name_of(i), ignored)) continue;
+    if (++count <= 3) missing += (missing.empty() ? "" : ", ") + part.name_of(i);
+  }
+  if (count == 0) return {};
+  return fail(
+      ErrorCode::not_found, "{}: {} of {} parts are missing: {}{}: download them into the same folder",
+      (folder / part.name_of(part.number)).string(), count, part.count, missing, count > 3 ? ", ..." : "");
+}
+
+/// Part `index` (from 0) says the same about the model as the first one.
+Result<> check_part(const gguf::File& file, const gguf::File& first, unsigned index, unsigned count,
+                    const std::string& name) {
+  if (const auto says = file.split.uint("split.count"); says != count)
+    return fail(ErrorCode::corrupt, "{}: split.count is {}, but its name says {} parts", name,
+                says ? fmt::format("{}", *says) : "absent", count);
+  if (const auto says = file.split.uint("split.no"); says != index)
+    return fail(ErrorCode::corrupt,
+                "{}: split.no is {}, but its name says {} (counted from 0): was it renamed?", name,
+                says ? fmt::format("{}", *says) : "absent", index);
+  const auto total = [](const gguf::File& f) { return f.split.uint("split.tensors.count"); };
+  const auto architecture = [](const gguf::File& f) { return f.metadata.string("general.architecture"); };
+  const bool other_model = architecture(file) != nullptr && architecture(first) != nullptr &&
+                           *architecture(file) != *architecture(first);
+  if (total(file) != total(first) || other_model)
+    return fail(ErrorCode::corrupt, "{}: a part of another model than the first part", name);
+  return {};
+}
+
+Result<std::unique_ptr<WeightSource>> open_split(const std::filesystem::path& folder, const PartName& part) {
+  QUERN_TRY_VOID(check_parts_exist(folder, part));
+  std::vector<MappedFile> files;
+  std::vector<RawTensor> tensors;
+  std::unordered_map<std::string, unsigned> owner;
+  gguf::File first;
+  for (unsigned i = 0; i < part.count; ++i) {
+    const std::string name = (folder / part.name_of(i + 1)).string();
+    QUERN_TRY(MappedFile mapped, MappedFile::open(name));
+    QUERN_TRY(gguf::File file, gguf::parse(mapped.bytes(), name));
+    if (i == 0) first = std::move(file);
+    gguf::File& current = i == 0 ? first : file;
+    QUERN_TRY_VOID(check_part(current, first, i, part.count, name));
+    for (RawTensor& tensor : current.tensors) {
+      const auto [other, is_new] = owner.emplace(tensor.name, i + 1);
+      if (!is_new)
+        return fail(ErrorCode::corrupt, "{}: tensor {} is in part {}, too", name, printable(tensor.name),
+                    other->second);
+      tensors.push_back(std::move(tensor));
+    }
+    files.push_back(std::move(mapped));
+  }
+  const std::string name = (folder / part.name_of(1)).string();
+  if (const auto total = first.split.uint("split.tensors.count"); total && *total != tensors.size())
+    return fail(ErrorCode::corrupt, "{}: the parts hold {} tensors, but split.tensors.count is {}", name,
+                tensors.size(), *total);
+  return std::make_unique<GgufSource>(name, std::move(files), std::move(first.metadata), std::move(tensors));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<WeightSource>> open_gguf(const std::filesystem::path& path) {
+  const auto part = part_name(path.filename().string());
+  if (part && part->count > 1) return open_split(path.parent_path(), *part);
+  const std::string name = path.string();
+  QUERN_TRY(MappedFile mapped, MappedFile::open(path));
+  QUERN_TRY(gguf::File file, gguf::parse(mapped.bytes(), name));
+  QUERN_TRY_VOID(check_not_split(file, name));
+  std::vector<MappedFile> files;
+  files.push_back(std::move(mapped));
+  return std::make_unique<GgufSource>(name, std::move(files), std::move(file.metadata),
+                                      std::move(file.tensors));
+}
+
+Result<std::unique_ptr<WeightSource>> open_gguf(std::span<const std::byte> bytes, std::string name) {
+  QUERN_TRY(gguf::File file, gguf::parse(bytes, name));
+  QUERN_TRY_VOID(check_not_split(file, name));
+  return std::make_unique<GgufSource>(std::move(name), std::vector<MappedFile>(), std::move(file.metadata),
+                                      std::move(file.tensors));
+}
+
+}  // namespace quern
