@@ -1,0 +1,100 @@
+// The commands as a user types them.
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { truncateSync, writeFileSync, copyFileSync } from "node:fs";
+import { before, test } from "node:test";
+import { makeModel, quern, scratch } from "./server.mjs";
+
+let model;
+before(() => {
+  model = makeModel("tiny", "commands.gguf", "--distinct", "--type", "Q4_K_M", "--vocab-size", "1024");
+});
+
+function run(args, input = "", env = {}) {
+  const done = spawnSync(quern, args, { input, encoding: "utf8", cwd: scratch("."), env: { PATH: process.env.PATH, HOME: scratch("."), ...env } });
+  return { status: done.status, out: done.stdout, err: done.stderr };
+}
+
+test("no command and a wrong one are wrong usage", () => {
+  assert.equal(run([]).status, 2);
+  const wrong = run(["serv"]);
+  assert.equal(wrong.status, 2);
+  assert.match(wrong.err, /^error: .*\n$/);
+  assert.equal(run(["bench", "--batch", "none", model]).status, 2);
+  for (const command of ["serve", "run", "inspect", "tokenize", "bench"]) assert.equal(run([command, "--help"]).status, 0, command);
+});
+
+test("tokenize: text to ids and back", () => {
+  const text = "Hello Zürich 🦙\n  two  spaces";
+  const there = run(["tokenize", model, "--json", "--no-special"], text);
+  assert.equal(there.status, 0, there.err);
+  assert.ok(JSON.parse(there.out).every(Number.isInteger));
+  const back = run(["tokenize", model, "--ids"], there.out);
+  assert.equal(back.out, text);
+  const wrong = run(["tokenize", model, "--ids"], "1 2 99999999");
+  assert.equal(wrong.status, 1);
+  assert.match(wrong.err, /^error: .*between 0 and 1023\n$/);
+});
+
+test("inspect says what a file is", () => {
+  const { status, out } = run(["inspect", model, "--json", "--tensors"]);
+  assert.equal(status, 0);
+  const report = JSON.parse(out);
+  assert.equal(report.architecture, "llama");
+  assert.equal(report.quantization, "Q4_K_M");
+  assert.ok(report.bits_per_weight > 4 && report.bits_per_weight < 17);
+  assert.ok(report.tensors.some((t) => t.name === "blk.0.attn_q.weight" && t.type === "Q4_K"));
+  assert.match(run(["inspect", model]).out, /llama/);
+});
+
+test("run answers once, the same when greedy", () => {
+  const ask = () => run(["run", model, "-p", "Hello", "--temperature", "0", "-n", "12"]);
+  const first = ask();
+  assert.equal(first.status, 0, first.err);
+  assert.ok(first.out.length > 1);
+  assert.equal(ask().out, first.out);
+  const json = JSON.parse(run(["run", model, "-p", "Hello", "--temperature", "0", "-n", "12", "--json"]).out);
+  assert.equal(json.text + "\n", first.out);
+  assert.equal(run(["run", model, "--temperature", "0", "-n", "12"], "Hello").out, first.out, "stdin is the prompt");
+});
+
+test("bench reports both phases", () => {
+  const { status, out, err } = run(["bench", model, "-p", "64", "-n", "8", "-b", "1,3", "-r", "1", "--json"]);
+  assert.equal(status, 0, err);
+  const { machine, results } = JSON.parse(out);
+  assert.ok(machine.read_gb_s > 0 && machine.int8_gops > 0 && machine.threads >= 1);
+  assert.deepEqual(results.map((r) => [r.phase, r.batch]), [["prefill", 1], ["decode", 1], ["decode", 3]]);
+  assert.ok(results.every((r) => r.tokens_per_second > 0));
+});
+
+test("broken files are one line each, naming the file", () => {
+  const broken = (name, make, pattern) => {
+    const path = scratch(name);
+    make(path);
+    const { status, err } = run(["inspect", path]);
+    assert.equal(status, 1, name);
+    assert.match(err, /^error: [^\n]*\n$/, name);
+    assert.match(err, pattern, name);
+    assert.ok(err.includes(name));
+  };
+  const cut = (path) => (copyFileSync(model, path), truncateSync(path, 500_000));
+  broken("cut.gguf", cut, /truncated|missing|beyond|ends/i);
+  broken("empty.gguf", (p) => writeFileSync(p, ""), /empty|GGUF|truncated/i);
+  broken("text.gguf", (p) => writeFileSync(p, "<html>not found</html>"), /GGUF/);
+  const { status, err } = run(["run", "/no/such.gguf", "-p", "x"]);
+  assert.equal(status, 1);
+  assert.match(err, /^error: .*\/no\/such\.gguf/);
+});
+
+test("a setting that does not parse is one line with what is allowed", () => {
+  const { status, err } = run(["run", model, "-p", "x"], "", { LLM_THREADS: "many" });
+  assert.equal(status, 1);
+  assert.match(err, /^error: LLM_THREADS.*many.*\n$/);
+  assert.match(run(["run", model, "-p", "x", "-n", "1"], "", { LLM_TREADS: "2" }).err, /LLM_TREADS.*LLM_THREADS/);
+});
+
+test("the bundled model answers a question about Quern", () => {
+  const { status, out, err } = run(["run", "-p", "Which port does the server listen on?", "--temperature", "0"]);
+  assert.equal(status, 0, err);
+  assert.match(out, /8091/);
+});
