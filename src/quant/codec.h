@@ -29,8 +29,14 @@ inline float inverse_of(float d) {
   return std::isfinite(inverse) ? inverse : 0.0f;
 }
 
-/// To f16, but the largest finite value instead of infinity: a scale of infinity would turn zeros into NaN.
-inline uint16_t f16_scale(float d) { return f32_to_f16(std::clamp(d, -65504.0f, 65504.0f)); }
+/// To f16, but the largest finite value instead of infinity, which would turn zeros into NaN.
+inline uint16_t f16_clamped(float x) { return f32_to_f16(std::clamp(x, -65504.0f, 65504.0f)); }
+
+/// A scale to f16; f16's smallest where it would round to nothing, so that tiny weights keep what they can.
+inline uint16_t f16_scale(float d) {
+  const uint16_t rounded = f16_clamped(d);
+  return (rounded & 0x7fff) == 0 && d != 0 ? static_cast<uint16_t>(rounded | 1) : rounded;
+}
 
 /// No format with an f16 scale reaches beyond this; clamping to it keeps squares and differences finite.
 constexpr float kLargest = 1e9f;

@@ -111,14 +111,6 @@ ScaleAndOffset search_range(std::span<const float> x, const float* weights, int 
   return best;
 }
 
-/// d such that the integer scales reach up to `largest`. Where d would round to nothing it becomes f16's
-/// smallest.
-uint16_t block_scale(float largest, int scale_max) {
-  const uint16_t d = codec::f16_scale(largest / static_cast<float>(scale_max));
-  if ((d & 0x7fff) != 0 || largest == 0) return d;
-  return static_cast<uint16_t>(d | 1);
-}
-
 }  // namespace
 
 float largest_magnitude(std::span<const float> x) { return std::fabs(signed_extreme(x)); }
@@ -154,12 +146,12 @@ GroupedFit fit_groups(const float* x, const float* importance, GroupedLimits lim
     scales[g] = best.scale;
     mins[g] = -best.offset;
   }
+  const auto top = static_cast<float>(limits.scale_max);
   GroupedFit fit;
-  fit.d = block_scale(*std::max_element(scales, scales + kGroups), limits.scale_max);
-  fit.dmin = block_scale(*std::max_element(mins, mins + kGroups), limits.scale_max);
+  fit.d = codec::f16_scale(*std::max_element(scales, scales + kGroups) / top);
+  fit.dmin = codec::f16_scale(*std::max_element(mins, mins + kGroups) / top);
   const float d = f16_to_f32(fit.d);
   const float dmin = f16_to_f32(fit.dmin);
-  const auto top = static_cast<float>(limits.scale_max);
   for (int g = 0; g < kGroups; ++g) {
     fit.scale[g] = static_cast<int16_t>(codec::code_of(scales[g], codec::inverse_of(d), 0, top));
     fit.min[g] = static_cast<uint8_t>(codec::code_of(mins[g], codec::inverse_of(dmin), 0, top));
@@ -190,7 +182,7 @@ GroupedFit fit_groups_symmetric(const float* x, const float* importance, Grouped
   }
   GroupedFit fit;
   // The largest scale becomes the code that reaches furthest, −scale_max.
-  fit.d = block_scale(signed_extreme(scales), -limits.scale_max);
+  fit.d = codec::f16_scale(signed_extreme(scales) / static_cast<float>(-limits.scale_max));
   const float d = f16_to_f32(fit.d);
   for (int g = 0; g < 16; ++g) {
     fit.scale[g] = static_cast<int16_t>(codec::code_of(scales[g], codec::inverse_of(d),

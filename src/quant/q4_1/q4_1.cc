@@ -20,7 +20,7 @@ void decode(const Block& block, float* out) {
 void encode(const float* x, const float* importance, Block& block) {
   const auto [scale, min] = fit_legacy_range({x, 32}, importance, 15);
   block.d = codec::f16_scale(scale);
-  block.m = codec::f16_scale(min);
+  block.m = codec::f16_clamped(min);
   const float inverse = codec::inverse_of(f16_to_f32(block.d));
   const float m = f16_to_f32(block.m);
   for (int j = 0; j < 16; ++j) {

@@ -22,7 +22,7 @@ void encode(const float* x, const float*, Block& block) {
     block.qs[j] = static_cast<int8_t>(codec::code_of(x[j], inverse, -127, 127));
     sum += block.qs[j];
   }
-  block.s = codec::f16_scale(d * static_cast<float>(sum));
+  block.s = codec::f16_clamped(d * static_cast<float>(sum));
 }
 
 void unpack(const Block& block, AffineBlock& out) {
