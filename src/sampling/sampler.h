@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -37,6 +38,13 @@ struct Sampled {
 /// One request's sampler. Chain: penalties, logit_bias, temperature, top_k, top_p, min_p, then a draw. The
 /// draw for the i-th token of an answer depends on the seed, i and the logits alone, so a request that is put
 /// back and continued draws the same.
+///  - repetition_penalty divides positive logits and multiplies negative ones, of tokens in prompt or answer.
+///  - presence_penalty is subtracted once, frequency_penalty once per occurrence, of tokens in the answer.
+///  - logit_bias is added; as OpenAI has it, ≤ −100 bans the token and ≥ 100 leaves only such tokens. Ids
+///    outside the vocabulary are ignored.
+///  - top_k keeps the k most likely; top_p the fewest most likely of these whose probabilities sum to at
+///  least
+///    top_p; min_p those with at least min_p times the highest probability. Ties go to the lowest id.
 class Sampler {
  public:
   Sampler(SamplingParams params, std::span<const int32_t> prompt, int32_t vocab);
@@ -49,15 +57,34 @@ class Sampler {
   uint64_t seed() const { return seed_; }
 
  private:
+  struct Candidate {
+    float weight;  // probability, relative to the most likely token's
+    int32_t token;
+  };
+  static bool better(const Candidate& a, const Candidate& b);
+  void note_seen(int32_t token);
+  void penalize(std::span<float> logits) const;
+  void bias(std::span<float> logits) const;
+  int32_t choose(std::span<float> logits);
+  double gather_top_k(std::span<const float> weights, size_t k);
+  double gather(std::span<const float> weights, double total);
+  void keep_top_p(double total);
+
   SamplingParams params_;
   uint64_t seed_ = 0;
-  uint64_t drawn_ = 0;         // answer tokens so far
-  std::vector<uint8_t> seen_;  // token occurs in prompt or answer; empty when no penalty needs it
-  std::vector<std::pair<int32_t, int32_t>> counts_;  // answer token → times
-  std::vector<std::pair<float, int32_t>> scratch_;
+  uint64_t drawn_ = 0;                           // answer tokens so far
+  std::vector<uint8_t> seen_;                    // by token: in prompt or answer; empty without that penalty
+  std::vector<int32_t> seen_tokens_;             // the same as a list
+  std::unordered_map<int32_t, int32_t> counts_;  // answer token → times; empty without those penalties
+  std::vector<Candidate> candidates_;            // scratch
+  std::vector<float> raw_;                       // scratch
 };
 
-/// log softmax(logits)[token], and the `top` most likely. For echo and logprobs of given tokens.
+/// The logprob of a token that cannot be: JSON has no infinity, and OpenAI answers with this number.
+inline constexpr float kImpossibleLogprob = -9999.0f;
+
+/// log softmax(logits)[token], and the `top` most likely (fewer when fewer are possible), ties by lowest id.
+/// For echo and logprobs of given tokens. Sums in double.
 Sampled logprobs_of(std::span<const float> logits, int32_t token, int top);
 
 }  // namespace quern
