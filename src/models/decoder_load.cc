@@ -24,6 +24,14 @@ class Loader {
     QUERN_TRY_VOID(count(*tensor));
     return weight;
   }
+  /// The embedding; when it serves as head too, as a matrix.
+  Result<std::unique_ptr<Weight>> embedding() {
+    if (!table_.has(Role::output)) return weight(Role::token_embd);
+    const RawTensor& tensor = *table_.find(Role::token_embd);
+    QUERN_TRY(auto weight, backend_.prepare_table(tensor));
+    QUERN_TRY_VOID(count(tensor));
+    return weight;
+  }
   Result<std::unique_ptr<Vector>> vector(Role role, int64_t layer = -1) {
     const RawTensor* tensor = table_.find(role, layer);
     if (tensor == nullptr) return nullptr;
@@ -117,7 +125,7 @@ Result<DecoderWeights> load_decoder_weights(const WeightSource& source, Backend&
   QUERN_TRY(const TensorTable table, TensorTable::create(source, arch, config));
   Loader loader(table, backend, config, options);
   DecoderWeights w;
-  QUERN_TRY(w.embedding, loader.weight(Role::token_embd));
+  QUERN_TRY(w.embedding, loader.embedding());
   for (int64_t i = 0; i < config.layers; ++i) {
     QUERN_TRY(auto layer, load_layer(loader, i, config));
     w.layers.push_back(std::move(layer));

@@ -1,5 +1,7 @@
 #include "nn/attention.h"
 
+#include <array>
+
 namespace quern::nn {
 
 void project_qkv(Backend& backend, const AttentionWeights& weights, const AttentionLayout& layout, Tensor qkv,
@@ -12,9 +14,7 @@ void project_qkv(Backend& backend, const AttentionWeights& weights, const Attent
   if (weights.qkv) {
     weights.qkv(backend, qkv, in);
   } else {
-    weights.q(backend, q, in);
-    weights.k(backend, k, in);
-    weights.v(backend, v, in);
+    backend.matmul_multi(std::array{weights.q.to(q), weights.k.to(k), weights.v.to(v)}, in);
   }
   if (weights.q_norm) weights.q_norm(backend, q, q);
   if (weights.k_norm) weights.k_norm(backend, k, k);

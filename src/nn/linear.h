@@ -15,6 +15,8 @@ struct Linear {
   void operator()(Backend& backend, Tensor out, Tensor in, bool accumulate = false) const {
     backend.matmul(out, *weight, in, bias.get(), accumulate);
   }
+  /// For Backend::matmul_multi.
+  MatmulTarget to(Tensor out) const { return {out, weight.get(), bias.get()}; }
   explicit operator bool() const { return weight != nullptr; }
 };
 

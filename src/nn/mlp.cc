@@ -1,5 +1,7 @@
 #include "nn/mlp.h"
 
+#include <array>
+
 namespace quern::nn {
 
 void mlp(Backend& backend, const MlpWeights& weights, Tensor residual, Tensor in, Tensor scratch) {
@@ -10,8 +12,7 @@ void mlp(Backend& backend, const MlpWeights& weights, Tensor residual, Tensor in
   if (weights.gate_up) {
     weights.gate_up(backend, both, in);
   } else {
-    weights.gate(backend, gate, in);
-    weights.up(backend, up, in);
+    backend.matmul_multi(std::array{weights.gate.to(gate), weights.up.to(up)}, in);
   }
   backend.silu_mul(gate, gate, up);
   weights.down(backend, residual, gate, /*accumulate=*/true);

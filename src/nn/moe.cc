@@ -1,6 +1,7 @@
 #include "nn/moe.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -63,8 +64,7 @@ void run_single(Backend& backend, const MoeWeights& w, const Routing& routing, T
     const Tensor up = gate_up.slice_rows(first, count).slice_cols(inner, inner);
     backend.gather_rows(
         rows, in, std::span(routing.row).subspan(static_cast<size_t>(first), static_cast<size_t>(count)));
-    mlp.gate(backend, gate, rows);
-    mlp.up(backend, up, rows);
+    backend.matmul_multi(std::array{mlp.gate.to(gate), mlp.up.to(up)}, rows);
     backend.silu_mul(gate, gate, up);
     mlp.down(backend, out.slice_rows(first, count), gate);
   }
