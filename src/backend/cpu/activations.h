@@ -1,0 +1,57 @@
+// The int8 form of a matmul's input (packed.h, kernels.h), made once and shared by all weights that take it.
+#pragma once
+
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cpu/kernels.h"
+
+namespace quern::cpu {
+
+/// What a weight's layout wants beside codes and scales. Weights with equal needs share it.
+struct ActivationNeed {
+  int groups = 1;
+  int coefficient = 0;  // of the sums in Panel::start
+  bool sums = false;    // Panel::scaled_sum
+  bool operator==(const ActivationNeed&) const = default;
+};
+
+ActivationNeed activation_need(const PackedLayout& layout, const Kernels& kernels);
+
+class Activations {
+ public:
+  /// Quantizes input rows source[0, columns), or [0, columns) when `source` is null. `widths` are the columns
+  /// of each panel: 1, 2, 4, … max_panel; they add up to `columns`.
+  void quantize(const Kernels& kernels, ThreadPool& pool, Tensor in, const int32_t* source,
+                std::span<const int> widths, std::span<const ActivationNeed> needs);
+
+  /// The panels as a weight with need number `need` reads them.
+  std::span<const Panel> panels(size_t need) const {
+    return std::span(panels_).subspan(need * panel_count_, panel_count_);
+  }
+
+ private:
+  struct Place {
+    int first;
+    int width;
+  };
+  void quantize_panel(const Kernels& kernels, Tensor in, const int32_t* source, Place place,
+                      std::span<const ActivationNeed> needs);
+
+  int64_t cols_ = 0;
+  size_t columns_ = 0;
+  size_t panel_count_ = 0;
+  std::vector<Place> places_;
+  std::vector<Panel> panels_;  // [need][panel]
+  // All grow-only, and bounded by the column chunk of a matmul.
+  std::vector<int8_t> codes_;
+  std::vector<float> scale_;
+  std::vector<int32_t> sums_;
+  std::vector<int32_t> start_;      // [need]
+  std::vector<float> scaled_sums_;  // [need]
+};
+
+/// Splits `columns` into the widest panels first: 8 8 4 1 for 21.
+void append_widths(int columns, int max_panel, std::vector<int>& widths);
+
+}  // namespace quern::cpu

@@ -1,0 +1,195 @@
+#include "backend/cpu/cpu_backend.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "backend/cpu/attention.h"
+#include "core/check.h"
+
+namespace quern::cpu {
+namespace {
+
+class CpuBuffer final : public DeviceBuffer {
+ public:
+  explicit CpuBuffer(Buffer buffer) : buffer_(std::move(buffer)) {}
+  void* data() override { return buffer_.data(); }
+  size_t size() const override { return buffer_.size(); }
+
+ private:
+  Buffer buffer_;
+};
+
+uint64_t next_vector_id() {
+  static std::atomic<uint64_t> last{0};
+  return ++last;
+}
+
+/// A type that the kernels read as it lies in the file.
+bool native_float(DType dtype) { return dtype == DType::F32 || dtype == DType::F16 || dtype == DType::BF16; }
+
+const CpuWeight& cpu_weight(const Weight& weight) { return static_cast<const CpuWeight&>(weight); }
+
+}  // namespace
+
+CpuVector::CpuVector(std::vector<float> values) : id(next_vector_id()), values_(std::move(values)) {}
+
+const std::byte* CpuWeight::float_rows(int64_t expert) const {
+  const int64_t bytes = cols * (float_dtype() == DType::F32 ? 4 : 2);
+  return (packed.size() > 0 ? packed.data() : raw.data.data()) + expert * rows * bytes;
+}
+
+CpuBackend::CpuBackend(const Kernels& kernels, int threads)
+    : kernels_(kernels), pool_(threads), scratch_(static_cast<size_t>(threads)) {}
+
+std::string CpuBackend::description() const {
+  return fmt::format("cpu ({}, {} thread{})", kernels_.name, pool_.size(), pool_.size() == 1 ? "" : "s");
+}
+
+float* CpuBackend::scratch(int thread, int64_t floats) {
+  auto& lines = scratch_[static_cast<size_t>(thread)];
+  const size_t need = static_cast<size_t>(floats + 15) / 16;
+  if (lines.size() < need) lines.resize(need);
+  return lines.data()->f;
+}
+
+Result<std::unique_ptr<DeviceBuffer>> CpuBackend::alloc(size_t bytes) {
+  QUERN_TRY(Buffer buffer, Buffer::allocate(bytes));
+  return std::make_unique<CpuBuffer>(std::move(buffer));
+}
+
+Result<std::unique_ptr<CpuWeight>> CpuBackend::check_matrix(const RawTensor& tensor) const {
+  const QuantInfo* info = find_quant(tensor.dtype);
+  if (info == nullptr)
+    return fail(ErrorCode::unsupported, "tensor {}: type {} is not supported", tensor.name,
+                dtype_name(tensor.dtype));
+  if (tensor.shape.size() != 2 && tensor.shape.size() != 3)
+    return fail(ErrorCode::invalid_argument,
+                "tensor {}: a matrix has 2 dimensions, a stack of them 3, this has {}", tensor.name,
+                tensor.shape.size());
+  for (const int64_t n : tensor.shape)
+    if (n <= 0) return fail(ErrorCode::invalid_argument, "tensor {}: a dimension of {}", tensor.name, n);
+  const auto bytes =
+      tensor_bytes(tensor.dtype, static_cast<uint64_t>(tensor.rows()), static_cast<uint64_t>(tensor.cols()));
+  if (!bytes || *bytes != tensor.data.size())
+    return fail(ErrorCode::corrupt, "tensor {}: {} bytes do not hold {} × {} of {}", tensor.name,
+                tensor.data.size(), tensor.rows(), tensor.cols(), info->name);
+  auto weight = std::make_unique<CpuWeight>();
+  weight->raw = tensor;
+  weight->experts = tensor.shape.size() == 3 ? tensor.shape[0] : 1;
+  weight->rows = tensor.shape[tensor.shape.size() - 2];
+  weight->cols = tensor.cols();
+  weight->dtype = tensor.dtype;
+  return weight;
+}
+
+Result<std::unique_ptr<Weight>> CpuBackend::prepare_table(const RawTensor& tensor) {
+  QUERN_TRY(auto weight, check_matrix(tensor));
+  weight->table_only = true;
+  return weight;
+}
+
+Result<std::unique_ptr<Weight>> CpuBackend::prepare(const RawTensor& tensor) {
+  QUERN_TRY(auto weight, check_matrix(tensor));
+  if (native_float(tensor.dtype)) return weight;
+  const QuantInfo& info = *find_quant(tensor.dtype);
+  weight->layout = packed_layout(info, weight->cols);
+  if (weight->layout) {
+    QUERN_TRY(weight->packed,
+              pack_affine(info, *weight->layout, tensor.data, weight->experts, weight->rows, pool_));
+    return weight;
+  }
+  QUERN_TRY(weight->packed, Buffer::allocate(static_cast<size_t>(tensor.elements()) * sizeof(float)));
+  float* out = weight->packed.as<float>();
+  for_rows(tensor.rows(), [&](int64_t r) { decode_rows(tensor, r, 1, out + r * tensor.cols()); });
+  return weight;
+}
+
+Result<std::unique_ptr<Vector>> CpuBackend::prepare_vector(const RawTensor& tensor) {
+  const QuantInfo* info = find_quant(tensor.dtype);
+  if (info == nullptr)
+    return fail(ErrorCode::unsupported, "tensor {}: type {} is not supported", tensor.name,
+                dtype_name(tensor.dtype));
+  const int64_t n = tensor.elements();
+  const auto bytes = n > 0 ? tensor_bytes(tensor.dtype, 1, static_cast<uint64_t>(n)) : std::nullopt;
+  if (!bytes || *bytes != tensor.data.size())
+    return fail(ErrorCode::corrupt, "tensor {}: {} bytes do not hold {} elements of {}", tensor.name,
+                tensor.data.size(), n, info->name);
+  std::vector<float> values(static_cast<size_t>(n));
+  info->decode(tensor.data.data(), values.data(), values.size());
+  return std::make_unique<CpuVector>(std::move(values));
+}
+
+Result<std::unique_ptr<Vector>> CpuBackend::prepare_vector(std::span<const float> values) {
+  return std::make_unique<CpuVector>(std::vector<float>(values.begin(), values.end()));
+}
+
+void CpuBackend::embed(Tensor out, const Weight& table, std::span<const int32_t> ids) {
+  const CpuWeight& weight = cpu_weight(table);
+  QUERN_DCHECK(out.rows == static_cast<int64_t>(ids.size()) && out.cols == weight.cols);
+  for_rows(out.rows, [&](int64_t r) {
+    const int32_t id = ids[static_cast<size_t>(r)];
+    QUERN_DCHECK(id >= 0 && id < weight.rows);
+    decode_rows(weight.raw, id, 1, out.data + r * out.stride);
+  });
+}
+
+void CpuBackend::rms_norm(Tensor out, Tensor in, const Vector& gain, float eps) {
+  const std::span<const float> g = gain.host();
+  const int64_t group = static_cast<int64_t>(g.size());
+  QUERN_DCHECK(out.rows == in.rows && out.cols == in.cols && in.cols % group == 0);
+  for_rows(in.rows, [&](int64_t r) {
+    for (int64_t c = 0; c < in.cols; c += group)
+      kernels_.rms_norm(out.data + r * out.stride + c, in.data + r * in.stride + c, g.data(), group, eps);
+  });
+}
+
+void CpuBackend::silu_mul(Tensor out, Tensor gate, Tensor up) {
+  QUERN_DCHECK(out.rows == gate.rows && out.rows == up.rows && out.cols == gate.cols && out.cols == up.cols);
+  for_rows(out.rows, [&](int64_t r) {
+    kernels_.silu_mul(out.data + r * out.stride, gate.data + r * gate.stride, up.data + r * up.stride,
+                      out.cols);
+  });
+}
+
+void CpuBackend::add(Tensor out, Tensor in) {
+  QUERN_DCHECK(out.rows == in.rows && out.cols == in.cols);
+  for_rows(out.rows,
+           [&](int64_t r) { kernels_.add(out.data + r * out.stride, in.data + r * in.stride, out.cols); });
+}
+
+void CpuBackend::gather_rows(Tensor out, Tensor in, std::span<const int32_t> rows) {
+  QUERN_DCHECK(out.rows == static_cast<int64_t>(rows.size()) && out.cols == in.cols);
+  for (int64_t r = 0; r < out.rows; ++r)
+    std::memcpy(out.data + r * out.stride, in.data + rows[static_cast<size_t>(r)] * in.stride,
+                static_cast<size_t>(in.cols) * sizeof(float));
+}
+
+void CpuBackend::scatter_add(Tensor out, Tensor in, std::span<const int32_t> target,
+                             std::span<const float> weight) {
+  QUERN_DCHECK(in.rows == static_cast<int64_t>(target.size()) && target.size() == weight.size());
+  // Split by columns: two rows may have the same target.
+  pool_.parallel_for(in.cols, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t r = 0; r < in.rows; ++r)
+      kernels_.add_scaled(out.data + target[static_cast<size_t>(r)] * out.stride + begin,
+                          in.data + r * in.stride + begin, weight[static_cast<size_t>(r)], end - begin);
+  });
+}
+
+void CpuBackend::read(float* host, Tensor in) {
+  for (int64_t r = 0; r < in.rows; ++r)
+    std::memcpy(host + r * in.cols, in.data + r * in.stride, static_cast<size_t>(in.cols) * sizeof(float));
+}
+
+}  // namespace quern::cpu
+
+namespace quern {
+
+Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuOptions& options) {
+  QUERN_TRY(const cpu::Kernels* kernels, cpu::choose_kernels(options.isa));
+  const int threads = options.threads > 0 ? options.threads : physical_cores();
+  return std::make_unique<cpu::CpuBackend>(*kernels, threads);
+}
+
+}  // namespace quern

@@ -1,0 +1,138 @@
+// Matmuls: inputs quantized once, tiles of 16 outputs handed out to the threads.
+#include <algorithm>
+
+#include "backend/cpu/cpu_backend.h"
+#include "core/check.h"
+
+namespace quern::cpu {
+namespace {
+
+/// Columns of a product taken together: their quantized form should stay in a core's L2.
+constexpr int64_t kChunkBytes = 1 << 20;
+constexpr int64_t kMinChunk = 128;
+constexpr int64_t kMaxChunk = 512;
+
+int64_t column_chunk(int64_t cols) {
+  return std::clamp(kChunkBytes / std::max<int64_t>(cols, 1) / 8 * 8, kMinChunk, kMaxChunk);
+}
+
+void finish_tile(const float* acc, int64_t first_row, int64_t rows, const Vector* bias, bool accumulate,
+                 Tensor out) {
+  const float* b = bias != nullptr ? bias->host().data() + first_row : nullptr;
+  for (int64_t c = 0; c < out.rows; ++c, acc += kTileRows) {
+    float* to = out.data + c * out.stride + first_row;
+    for (int64_t r = 0; r < rows; ++r) {
+      float value = acc[r];
+      if (b != nullptr) value += b[r];
+      to[r] = accumulate ? to[r] + value : value;
+    }
+  }
+}
+
+}  // namespace
+
+size_t CpuBackend::need_of(const CpuWeight& weight) {
+  if (!weight.layout) return 0;
+  const ActivationNeed need = activation_need(*weight.layout, kernels_);
+  const auto found = std::find(needs_.begin(), needs_.end(), need);
+  if (found != needs_.end()) return static_cast<size_t>(found - needs_.begin());
+  needs_.push_back(need);
+  return needs_.size() - 1;
+}
+
+void CpuBackend::run_tile(const Product& product, int64_t tile, int thread) {
+  const CpuWeight& weight = *product.weight;
+  const int64_t first = tile * kTileRows;
+  const int64_t rows = std::min<int64_t>(kTileRows, weight.rows - first);
+  const int columns = static_cast<int>(product.out.rows);
+  float* acc = scratch(thread, columns * kTileRows);
+  if (weight.layout) {
+    const int64_t index = product.expert * tile_count(weight.rows) + tile;
+    const uint8_t* data = weight.packed.as<uint8_t>() + index * weight.layout->tile_bytes();
+    const Panel* panels = activations_.panels(product.need).data() + product.first_panel;
+    kernels_.affine_tile(
+        {&*weight.layout, data, panels, static_cast<int>(product.panel_count), columns, acc});
+  } else {
+    const int64_t row_bytes = weight.cols * (weight.float_dtype() == DType::F32 ? 4 : 2);
+    kernels_.float_tile({weight.float_dtype(), weight.float_rows(product.expert) + first * row_bytes,
+                         static_cast<int>(rows), weight.cols, product.in.data, product.in.stride, columns,
+                         acc});
+  }
+  finish_tile(acc, first, rows, product.bias, product.accumulate, product.out);
+}
+
+void CpuBackend::run_products(std::span<const Product> products) {
+  int64_t tiles = 0;
+  for (const Product& p : products) tiles += tile_count(p.weight->rows);
+  const int64_t grain = std::clamp<int64_t>(tiles / (pool_.size() * 16), 1, 8);
+  for_items(tiles, grain, [&](int thread, int64_t item) {
+    const Product* p = products.data();
+    while (item >= tile_count(p->weight->rows)) item -= tile_count((p++)->weight->rows);
+    run_tile(*p, item, thread);
+  });
+}
+
+void CpuBackend::matmul(Tensor out, const Weight& weight, Tensor in, const Vector* bias, bool accumulate) {
+  const MatmulTarget target{out, &weight, bias, accumulate};
+  matmul_multi(std::span(&target, 1), in);
+}
+
+void CpuBackend::matmul_multi(std::span<const MatmulTarget> targets, Tensor in) {
+  for (const MatmulTarget& t : targets) {
+    const auto& weight = static_cast<const CpuWeight&>(*t.weight);
+    QUERN_DCHECK(t.out.rows == in.rows && t.out.cols == weight.rows && in.cols == weight.cols);
+    QUERN_DCHECK(weight.experts == 1 && !weight.table_only);
+    QUERN_DCHECK(t.bias == nullptr || static_cast<int64_t>(t.bias->host().size()) == weight.rows);
+  }
+  const int64_t chunk = column_chunk(in.cols);
+  for (int64_t first = 0; first < in.rows; first += chunk) {
+    const int64_t count = std::min(chunk, in.rows - first);
+    const Tensor part = in.slice_rows(first, count);
+    needs_.clear();
+    widths_.clear();
+    products_.clear();
+    append_widths(static_cast<int>(count), kernels_.max_panel, widths_);
+    bool affine = false;
+    for (const MatmulTarget& t : targets) {
+      const auto& weight = static_cast<const CpuWeight&>(*t.weight);
+      affine |= weight.layout.has_value();
+      products_.push_back({&weight, 0, need_of(weight), part, t.out.slice_rows(first, count), 0,
+                           widths_.size(), t.bias, t.accumulate});
+    }
+    if (affine) activations_.quantize(kernels_, pool_, part, nullptr, widths_, needs_);
+    run_products(products_);
+  }
+}
+
+void CpuBackend::matmul_experts(Tensor out, const Weight& stack, Tensor in, std::span<const int32_t> expert,
+                                std::span<const int32_t> source) {
+  const auto& weight = static_cast<const CpuWeight&>(stack);
+  QUERN_DCHECK(out.rows == static_cast<int64_t>(expert.size()) && expert.size() == source.size());
+  QUERN_DCHECK(out.cols == weight.rows && in.cols == weight.cols && !weight.table_only);
+  const int64_t chunk = column_chunk(in.cols);
+  for (int64_t begin = 0; begin < out.rows; begin += chunk) {
+    const int64_t end = std::min(out.rows, begin + chunk);
+    needs_.clear();
+    widths_.clear();
+    products_.clear();
+    const size_t need = need_of(weight);
+    for (int64_t i = begin; i < end;) {
+      int64_t next = i + 1;
+      const auto same = [&](int64_t row) {
+        // Rows of floats are read where they are, so a run of them must lie in one piece.
+        return expert[row] == expert[i] && (weight.layout || source[row] == source[i] + (row - i));
+      };
+      while (next < end && same(next)) ++next;
+      const size_t first_panel = widths_.size();
+      append_widths(static_cast<int>(next - i), kernels_.max_panel, widths_);
+      const Tensor rows = weight.layout ? Tensor{} : in.slice_rows(source[i], next - i);
+      products_.push_back({&weight, expert[i], need, rows, out.slice_rows(i, next - i), first_panel,
+                           widths_.size() - first_panel, nullptr, false});
+      i = next;
+    }
+    if (weight.layout) activations_.quantize(kernels_, pool_, in, source.data() + begin, widths_, needs_);
+    run_products(products_);
+  }
+}
+
+}  // namespace quern::cpu

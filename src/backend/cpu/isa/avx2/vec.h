@@ -1,0 +1,107 @@
+// AVX2 with FMA and F16C: two registers are a logical vector.
+
+struct V {
+  static constexpr int kLanes = 8;
+  static constexpr int kMaxPanel = 4;
+  static constexpr int kBias8 = 128;  // 8-bit codes are multiplied as signed bytes
+  static constexpr int kFloatRows = 2;
+  static constexpr int kFloatCols = 2;
+
+  using F = __m256;
+  using I = __m256i;
+  using B = __m256i;
+
+  static QUERN_INLINE F zero() { return _mm256_setzero_ps(); }
+  static QUERN_INLINE F set1(float x) { return _mm256_set1_ps(x); }
+  static QUERN_INLINE F load(const float* p) { return _mm256_loadu_ps(p); }
+  static QUERN_INLINE void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+  static QUERN_INLINE F load_f16(const uint16_t* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static QUERN_INLINE F load_bf16(const uint16_t* p) {
+    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+  }
+  static QUERN_INLINE F load_i8(const int8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
+  static QUERN_INLINE F load_u8(const uint8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
+  static QUERN_INLINE F add(F a, F b) { return _mm256_add_ps(a, b); }
+  static QUERN_INLINE F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+  static QUERN_INLINE F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  static QUERN_INLINE F div(F a, F b) { return _mm256_div_ps(a, b); }
+  static QUERN_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  static QUERN_INLINE F fnma(F a, F b, F c) { return _mm256_fnmadd_ps(a, b, c); }
+  static QUERN_INLINE F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static QUERN_INLINE F min(F a, F b) { return _mm256_min_ps(a, b); }
+  static QUERN_INLINE F abs(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+  static QUERN_INLINE F zero_below(F x, F limit, F y) {
+    return _mm256_and_ps(_mm256_cmp_ps(x, limit, _CMP_NLT_UQ), y);
+  }
+  static QUERN_INLINE F scale_by_bits(F y, F magic) {
+    return _mm256_castsi256_ps(
+        _mm256_add_epi32(_mm256_castps_si256(y), _mm256_slli_epi32(_mm256_castps_si256(magic), 23)));
+  }
+  static QUERN_INLINE F from_int(I x) { return _mm256_cvtepi32_ps(x); }
+  static QUERN_INLINE I broadcast(const int32_t* p) { return _mm256_set1_epi32(*p); }
+  static QUERN_INLINE void store_rounded_i8(int8_t* p, F x) {
+    const __m256i wide = _mm256_cvtps_epi32(x);
+    const __m128i half = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(half, half));
+  }
+  static QUERN_INLINE float reduce_add(const F (&x)[2]) {
+    const __m256 a = _mm256_add_ps(x[0], x[1]);
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+  }
+  static QUERN_INLINE float reduce_max(const F (&x)[2]) {
+    const __m256 a = _mm256_max_ps(x[0], x[1]);
+    const __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
+  }
+
+  static QUERN_INLINE B load_bytes(const uint8_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static QUERN_INLINE void store_bytes(uint8_t* p, B b) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), b);
+  }
+  template <int kShift>
+  static QUERN_INLINE B shift_and(B b, int mask) {
+    // Bits that cross from the neighbouring byte are masked away.
+    if constexpr (kShift > 0) b = _mm256_srli_epi16(b, kShift);
+    if constexpr (kShift < 0) b = _mm256_slli_epi16(b, -kShift);
+    return _mm256_and_si256(b, _mm256_set1_epi8(static_cast<char>(mask)));
+  }
+  static QUERN_INLINE B either(B a, B b) { return _mm256_or_si256(a, b); }
+  static QUERN_INLINE B flip(B b) { return _mm256_xor_si256(b, _mm256_set1_epi8(-128)); }
+
+  /// vpmaddubsw sums two products into 16 bits: at most 2 · 127 · 127 for unsigned codes of up to 7 bits, and
+  /// 2 · 128 · 127 for signed bytes, whose sign is moved to the activation. Where codes are short, several such
+  /// sums fit before they are widened. Codes of "7 bits" are bytes that hold 6 at most.
+  template <int kCount, int kBits>
+  static QUERN_INLINE I dot(I acc, const B* code, const int8_t* x) {
+    constexpr int kTop = kBits == 7 ? 63 : (1 << kBits) - 1;
+    constexpr int kFit = kBits == 8 ? 1 : 32767 / (2 * 127 * kTop);
+    constexpr int kSums = kFit > kCount ? kCount : kFit;
+    const __m256i ones = _mm256_set1_epi16(1);
+    QUERN_UNROLL for (int j = 0; j < kCount; j += kSums) {
+      __m256i pairs;
+      QUERN_UNROLL for (int i = j; i < j + kSums; ++i) {
+        int32_t four;
+        std::memcpy(&four, x + 4 * i, 4);
+        const __m256i v = _mm256_set1_epi32(four);
+        const __m256i product = kBits == 8
+                                    ? _mm256_maddubs_epi16(_mm256_abs_epi8(code[i]), _mm256_sign_epi8(v, code[i]))
+                                    : _mm256_maddubs_epi16(code[i], v);
+        pairs = i == j ? product : _mm256_add_epi16(pairs, product);
+      }
+      acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, ones));
+    }
+    return acc;
+  }
+};

@@ -1,0 +1,80 @@
+// AVX-512 (F, BW, DQ, VL) with VNNI: one register is a logical vector.
+
+struct V {
+  static constexpr int kLanes = 16;
+  static constexpr int kMaxPanel = 8;
+  static constexpr int kBias8 = 0;  // vpdpbusd takes unsigned codes
+  static constexpr int kFloatRows = 4;
+  static constexpr int kFloatCols = 4;
+
+  using F = __m512;
+  using I = __m512i;
+  using B = __m512i;
+
+  static QUERN_INLINE F zero() { return _mm512_setzero_ps(); }
+  static QUERN_INLINE F set1(float x) { return _mm512_set1_ps(x); }
+  static QUERN_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }
+  static QUERN_INLINE void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  static QUERN_INLINE F load_f16(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static QUERN_INLINE F load_bf16(const uint16_t* p) {
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+  }
+  static QUERN_INLINE F load_i8(const int8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  static QUERN_INLINE F load_u8(const uint8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  static QUERN_INLINE F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static QUERN_INLINE F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static QUERN_INLINE F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static QUERN_INLINE F div(F a, F b) { return _mm512_div_ps(a, b); }
+  static QUERN_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static QUERN_INLINE F fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
+  static QUERN_INLINE F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static QUERN_INLINE F min(F a, F b) { return _mm512_min_ps(a, b); }
+  static QUERN_INLINE F abs(F a) { return _mm512_abs_ps(a); }
+  static QUERN_INLINE F zero_below(F x, F limit, F y) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), y);
+  }
+  static QUERN_INLINE F scale_by_bits(F y, F magic) {
+    return _mm512_castsi512_ps(
+        _mm512_add_epi32(_mm512_castps_si512(y), _mm512_slli_epi32(_mm512_castps_si512(magic), 23)));
+  }
+  static QUERN_INLINE F from_int(I x) { return _mm512_cvtepi32_ps(x); }
+  static QUERN_INLINE I broadcast(const int32_t* p) { return _mm512_set1_epi32(*p); }
+  static QUERN_INLINE void store_rounded_i8(int8_t* p, F x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
+  }
+  static QUERN_INLINE float reduce_add(const F (&x)[1]) {
+    const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(x[0]), _mm512_extractf32x8_ps(x[0], 1));
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+  }
+  static QUERN_INLINE float reduce_max(const F (&x)[1]) { return _mm512_reduce_max_ps(x[0]); }
+
+  static QUERN_INLINE B load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  static QUERN_INLINE void store_bytes(uint8_t* p, B b) { _mm512_storeu_si512(p, b); }
+  template <int kShift>
+  static QUERN_INLINE B shift_and(B b, int mask) {
+    // Bits that cross from the neighbouring byte are masked away.
+    if constexpr (kShift > 0) b = _mm512_srli_epi16(b, kShift);
+    if constexpr (kShift < 0) b = _mm512_slli_epi16(b, -kShift);
+    return _mm512_and_si512(b, _mm512_set1_epi8(static_cast<char>(mask)));
+  }
+  static QUERN_INLINE B either(B a, B b) { return _mm512_or_si512(a, b); }
+  static QUERN_INLINE B flip(B b) { return b; }
+  template <int kCount, int kBits>
+  static QUERN_INLINE I dot(I acc, const B* code, const int8_t* x) {
+    QUERN_UNROLL for (int j = 0; j < kCount; ++j) {
+      int32_t four;
+      std::memcpy(&four, x + 4 * j, 4);
+      acc = _mm512_dpbusd_epi32(acc, code[j], _mm512_set1_epi32(four));
+    }
+    return acc;
+  }
+};

@@ -1,0 +1,81 @@
+// The vector type of the scalar reference: one lane. Sixteen of them make a logical vector, in order.
+
+struct V {
+  static constexpr int kLanes = 1;
+  static constexpr int kMaxPanel = 4;
+  static constexpr int kBias8 = 0;
+  static constexpr int kFloatRows = 1;
+  static constexpr int kFloatCols = 1;
+
+  using F = float;
+  using I = int32_t;
+  struct B {
+    uint8_t k[4];
+  };
+
+  static QUERN_INLINE F zero() { return 0; }
+  static QUERN_INLINE F set1(float x) { return x; }
+  static QUERN_INLINE F load(const float* p) { return *p; }
+  static QUERN_INLINE void store(float* p, F x) { *p = x; }
+  static QUERN_INLINE F load_f16(const uint16_t* p) { return f16_to_f32(*p); }
+  static QUERN_INLINE F load_bf16(const uint16_t* p) { return bf16_to_f32(*p); }
+  static QUERN_INLINE F load_i8(const int8_t* p) { return static_cast<float>(*p); }
+  static QUERN_INLINE F load_u8(const uint8_t* p) { return static_cast<float>(*p); }
+  static QUERN_INLINE F add(F a, F b) { return a + b; }
+  static QUERN_INLINE F sub(F a, F b) { return a - b; }
+  static QUERN_INLINE F mul(F a, F b) { return a * b; }
+  static QUERN_INLINE F div(F a, F b) { return a / b; }
+  static QUERN_INLINE F fma(F a, F b, F c) { return std::fma(a, b, c); }
+  static QUERN_INLINE F fnma(F a, F b, F c) { return std::fma(-a, b, c); }
+  static QUERN_INLINE F max(F a, F b) { return a > b ? a : b; }
+  static QUERN_INLINE F min(F a, F b) { return a < b ? a : b; }
+  static QUERN_INLINE F abs(F a) { return std::fabs(a); }
+  static QUERN_INLINE F zero_below(F x, F limit, F y) { return x < limit ? 0.0f : y; }
+  /// y · 2^n where the low bits of `magic` hold n.
+  static QUERN_INLINE F scale_by_bits(F y, F magic) {
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(y) + (std::bit_cast<uint32_t>(magic) << 23));
+  }
+  static QUERN_INLINE F from_int(I x) { return static_cast<float>(x); }
+  static QUERN_INLINE I broadcast(const int32_t* p) { return *p; }
+  /// Rounds to nearest even (|x| < 2^22) and stores the low bytes.
+  static QUERN_INLINE void store_rounded_i8(int8_t* p, F x) {
+    *p = static_cast<int8_t>(std::bit_cast<int32_t>(x + 12582912.0f) - 0x4B400000);
+  }
+  static QUERN_INLINE float reduce_add(const F (&x)[16]) {
+    float y[8];
+    for (int i = 0; i < 8; ++i) y[i] = x[i] + x[i + 8];
+    for (int i = 0; i < 4; ++i) y[i] += y[i + 4];
+    for (int i = 0; i < 2; ++i) y[i] += y[i + 2];
+    return y[0] + y[1];
+  }
+  static QUERN_INLINE float reduce_max(const F (&x)[16]) {
+    float y = x[0];
+    for (int i = 1; i < 16; ++i) y = max(y, x[i]);
+    return y;
+  }
+
+  static QUERN_INLINE B load_bytes(const uint8_t* p) {
+    B b;
+    std::memcpy(b.k, p, 4);
+    return b;
+  }
+  static QUERN_INLINE void store_bytes(uint8_t* p, B b) { std::memcpy(p, b.k, 4); }
+  /// (b >> shift) & mask in every byte; a negative shift goes left.
+  template <int kShift>
+  static QUERN_INLINE B shift_and(B b, int mask) {
+    for (uint8_t& x : b.k) x = static_cast<uint8_t>((kShift >= 0 ? x >> (kShift & 7) : x << (-kShift & 7)) & mask);
+    return b;
+  }
+  static QUERN_INLINE B either(B a, B b) {
+    for (int i = 0; i < 4; ++i) a.k[i] |= b.k[i];
+    return a;
+  }
+  static QUERN_INLINE B flip(B b) { return b; }
+  /// acc + Σ_j Σ_i code[j].k[i] · x[4j + i]: codes of kBits bits, unsigned (or flipped to signed: kBias8).
+  template <int kCount, int kBits>
+  static QUERN_INLINE I dot(I acc, const B* code, const int8_t* x) {
+    for (int j = 0; j < kCount; ++j)
+      for (int i = 0; i < 4; ++i) acc += code[j].k[i] * x[4 * j + i];
+    return acc;
+  }
+};

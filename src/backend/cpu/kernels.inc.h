@@ -1,0 +1,68 @@
+// The kernels, over the vector type V that the including file defines: included inside that file's target
+// region and unnamed namespace. No standard header may be included from here on.
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#endif
+
+using F = V::F;
+constexpr int kLanes = V::kLanes;
+constexpr int kParts = 16 / kLanes;  // registers of a logical vector of 16 lanes
+
+#include "backend/cpu/kernels_elementwise.inc.h"
+// In this order: attention uses what stands above it.
+#include "backend/cpu/kernels_affine.inc.h"
+#include "backend/cpu/kernels_attention.inc.h"
+#include "backend/cpu/kernels_float.inc.h"
+
+uint64_t read_all(const std::byte* data, int64_t bytes) {
+  const float* p = reinterpret_cast<const float*>(data);
+  F sum[16];
+  for (F& s : sum) s = V::zero();
+  for (int64_t i = 0; i < bytes / 4; i += 16 * kLanes) {
+    __builtin_prefetch(p + i + 2048);
+    QUERN_UNROLL for (int j = 0; j < 16; ++j) sum[j] = V::max(sum[j], V::load(p + i + j * kLanes));
+  }
+  float all[16 * kLanes];
+  for (int j = 0; j < 16; ++j) V::store(all + j * kLanes, sum[j]);
+  uint64_t result = 0;
+  for (float x : all) result += std::bit_cast<uint32_t>(x);
+  return result;
+}
+
+int64_t int8_rounds(int64_t rounds) {
+  alignas(64) uint8_t bytes[64];
+  int8_t x[32];
+  for (int i = 0; i < 64; ++i) bytes[i] = static_cast<uint8_t>(i);
+  for (int i = 0; i < 32; ++i) x[i] = static_cast<int8_t>(i);
+  typename V::B code[8];
+  for (auto& c : code) c = V::load_bytes(bytes);
+  const int32_t one = static_cast<int32_t>(rounds);
+  typename V::I acc[8];
+  for (auto& a : acc) a = V::broadcast(&one);
+  for (int64_t r = 0; r < rounds; ++r) {
+    QUERN_UNROLL for (int i = 0; i < 8; ++i) acc[i] = V::template dot<8, 7>(acc[i], code, x);
+  }
+  volatile float sink = 0;
+  float lanes[kLanes];
+  for (auto& a : acc) {
+    V::store(lanes, V::from_int(a));
+    sink = sink + lanes[0];
+  }
+  return 2LL * 8 * 8 * 4 * kLanes;
+}
+
+constexpr Kernels make_table(std::string_view name) {
+  return {.name = name,
+          .max_panel = V::kMaxPanel,
+          .code_bias8 = V::kBias8,
+          .quantize_row = quantize_row,
+          .affine_tile = affine_tile,
+          .float_tile = float_tile,
+          .rms_norm = rms_norm,
+          .silu_mul = silu_mul,
+          .add = add,
+          .add_scaled = add_scaled,
+          .attention = attention,
+          .read_all = read_all,
+          .int8_rounds = int8_rounds};
+}

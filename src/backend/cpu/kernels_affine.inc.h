@@ -1,0 +1,199 @@
+// Tiles of the affine family (packed.h) by int8 activations.
+
+using B = V::B;
+constexpr int kPartBytes = 4 * kLanes;  // of a 64-byte code vector
+
+/// Code vector J of the unit (this part's rows), from its planes.
+template <int kBits, int J>
+QUERN_INLINE B unpack_one(const uint8_t* unit) {
+  if constexpr (kBits >= 7) {
+    const B b = V::load_bytes(unit + 64 * J);
+    return kBits == 8 ? V::flip(b) : b;
+  } else if constexpr (kBits == 2 || kBits == 3) {
+    const B low = V::template shift_and<2 * (J >> 1)>(V::load_bytes(unit + 64 * (J & 1)), 3);
+    if constexpr (kBits == 2) return low;
+    return V::either(low, V::template shift_and<J - 2>(V::load_bytes(unit + 128), 4));
+  } else {
+    const B low = V::template shift_and < J < 4 ? 0 : 4 > (V::load_bytes(unit + 64 * (J & 3)), 15);
+    if constexpr (kBits == 4) return low;
+    if constexpr (kBits == 5)
+      return V::either(low, V::template shift_and<J - 4>(V::load_bytes(unit + 256), 16));
+    return V::either(low,
+                     V::template shift_and<2 * (J >> 1) - 4>(V::load_bytes(unit + 256 + 64 * (J & 1)), 48));
+  }
+}
+
+template <int kBits>
+QUERN_INLINE void unpack_unit(const uint8_t* unit, B (&code)[8]) {
+  code[0] = unpack_one<kBits, 0>(unit);
+  code[1] = unpack_one<kBits, 1>(unit);
+  code[2] = unpack_one<kBits, 2>(unit);
+  code[3] = unpack_one<kBits, 3>(unit);
+  code[4] = unpack_one<kBits, 4>(unit);
+  code[5] = unpack_one<kBits, 5>(unit);
+  code[6] = unpack_one<kBits, 6>(unit);
+  code[7] = unpack_one<kBits, 7>(unit);
+}
+
+/// A superblock's scales and minimums as f32, one vector of 16 rows per group.
+struct SuperScales {
+  alignas(64) float scale[2 * kSuperUnits][16];
+  alignas(64) float min[2 * kSuperUnits][16];
+};
+
+QUERN_INLINE F load_d(const PackedLayout& layout, const uint8_t* d, int64_t lane) {
+  return layout.wide_d ? V::load(reinterpret_cast<const float*>(d) + lane)
+                       : V::load_f16(reinterpret_cast<const uint16_t*>(d) + lane);
+}
+
+/// Returns where the codes begin.
+QUERN_INLINE const uint8_t* expand_scales(const PackedLayout& layout, const uint8_t* super, int units,
+                                          SuperScales& out) {
+  const int groups = units * layout.groups;
+  const int per_d = layout.d_units * layout.groups;
+  const int64_t d_bytes = layout.d_bytes();
+  const uint8_t* d = super;
+  const uint8_t* dmin = d + layout.d_count(units) * d_bytes;
+  const uint8_t* scale = layout.has_min ? dmin + layout.d_count(units) * d_bytes : dmin;
+  const uint8_t* min = scale + groups * 16;
+  for (int lane = 0; lane < 16; lane += kLanes) {
+    for (int g0 = 0; g0 < groups; g0 += per_d) {
+      const int end = std::min(groups, g0 + per_d);
+      const F d1 = load_d(layout, d + g0 / per_d * d_bytes, lane);
+      const F d2 = layout.has_min ? load_d(layout, dmin + g0 / per_d * d_bytes, lane) : d1;
+      if (!layout.has_scales) {
+        for (int g = g0; g < end; ++g) V::store(&out.scale[g][lane], d1);
+        if (layout.has_min)
+          for (int g = g0; g < end; ++g) V::store(&out.min[g][lane], d2);
+        continue;
+      }
+      for (int g = g0; g < end; ++g)
+        V::store(&out.scale[g][lane],
+                 V::mul(d1, V::load_i8(reinterpret_cast<const int8_t*>(scale) + g * 16 + lane)));
+      if (layout.has_min)
+        for (int g = g0; g < end; ++g)
+          V::store(&out.min[g][lane], V::mul(d2, V::load_u8(min + g * 16 + lane)));
+    }
+  }
+  return super + layout.header_bytes(units);
+}
+
+/// One superblock by one panel of C columns: acc[c][16] goes on from where the superblock before left it.
+template <int kBits, int kGroups, bool kMin, int C>
+void dot_super(const uint8_t* codes, const SuperScales& scales, int units, const Panel& panel, int64_t first,
+               float* acc) {
+  constexpr int kPlanes = kBits == 7 ? 8 : kBits;
+  constexpr int kVectors = 8 / kGroups;
+  for (int part = 0; part < kParts; ++part) {
+    const int lane = part * kLanes;
+    const uint8_t* unit = codes + part * kPartBytes;
+    const int8_t* x = panel.codes + first * C * kUnit;
+    const float* dx = panel.scale + first * C;
+    const int32_t* start = panel.start + first * kGroups * C;
+    const float* sum = kMin ? panel.scaled_sum + first * kGroups * C : nullptr;
+    F f[C];
+    QUERN_UNROLL for (int c = 0; c < C; ++c) f[c] = V::load(acc + 16 * c + lane);
+    for (int u = 0; u < units; ++u) {
+      B code[8];
+      unpack_unit<kBits>(unit, code);
+      QUERN_UNROLL for (int g = 0; g < kGroups; ++g) {
+        const F ds = V::load(&scales.scale[u * kGroups + g][lane]);
+        QUERN_UNROLL for (int c = 0; c < C; ++c) {
+          const auto i = V::template dot<kVectors, kBits>(V::broadcast(start + g * C + c),
+                                                          code + g * kVectors, x + c * kUnit + g * 16);
+          f[c] = V::fma(V::from_int(i), V::mul(ds, V::set1(dx[c])), f[c]);
+          if constexpr (kMin)
+            f[c] = V::fnma(V::load(&scales.min[u * kGroups + g][lane]), V::set1(sum[g * C + c]), f[c]);
+        }
+      }
+      unit += 64 * kPlanes;
+      x += C * kUnit;
+      dx += C;
+      start += kGroups * C;
+      if constexpr (kMin) sum += kGroups * C;
+    }
+    QUERN_UNROLL for (int c = 0; c < C; ++c) V::store(acc + 16 * c + lane, f[c]);
+  }
+}
+
+using DotSuper = void (*)(const uint8_t*, const SuperScales&, int, const Panel&, int64_t, float*);
+
+/// Of one format, for panels of 1, 2, 4 and 8 columns.
+struct DotWidths {
+  DotSuper width[4];
+  DotSuper operator[](int columns) const { return width[std::countr_zero(static_cast<unsigned>(columns))]; }
+};
+
+template <int kBits, int kGroups, bool kMin>
+constexpr DotWidths dot_widths() {
+  DotWidths out{{dot_super<kBits, kGroups, kMin, 1>, dot_super<kBits, kGroups, kMin, 2>,
+                 dot_super<kBits, kGroups, kMin, 4>, nullptr}};
+  if constexpr (V::kMaxPanel == 8) out.width[3] = dot_super<kBits, kGroups, kMin, 8>;
+  return out;
+}
+
+template <int kBits>
+DotWidths find_dot(const PackedLayout& layout) {
+  static constexpr DotWidths table[4] = {dot_widths<kBits, 1, false>(), dot_widths<kBits, 1, true>(),
+                                         dot_widths<kBits, 2, false>(), dot_widths<kBits, 2, true>()};
+  return table[2 * (layout.groups - 1) + (layout.has_min ? 1 : 0)];
+}
+
+template <int kBits>
+void expand_codes(const uint8_t* codes, int units, uint8_t* out) {
+  for (int u = 0; u < units; ++u, codes += 64 * kBits, out += 512) {
+    for (int part = 0; part < kParts; ++part) {
+      B code[8];
+      unpack_unit<kBits>(codes + part * kPartBytes, code);
+      QUERN_UNROLL for (int j = 0; j < 8; ++j) V::store_bytes(out + 64 * j + part * kPartBytes, code[j]);
+    }
+  }
+}
+
+/// From this many columns on, codes are unpacked once into bytes instead of once per panel.
+constexpr int kExpandColumns = 2 * V::kMaxPanel + 1;
+
+template <int kBits>
+void affine_tile_bits(const AffineTile& job) {
+  const PackedLayout& layout = *job.layout;
+  const bool expand = kBits < 7 && job.columns >= kExpandColumns;
+  const DotWidths dot = expand ? find_dot<7>(layout) : find_dot<kBits>(layout);
+  SuperScales scales;
+  alignas(64) uint8_t bytes[kSuperUnits * 512];
+  std::memset(job.acc, 0, sizeof(float) * 16 * static_cast<size_t>(job.columns));
+  const uint8_t* super = job.tile;
+  for (int64_t u = 0; u < layout.units(); u += kSuperUnits) {
+    const int units = static_cast<int>(std::min<int64_t>(kSuperUnits, layout.units() - u));
+    const uint8_t* codes = expand_scales(layout, super, units, scales);
+    super = codes + units * layout.unit_bytes();
+    if constexpr (kBits < 7) {
+      if (expand) {
+        expand_codes<kBits>(codes, units, bytes);
+        codes = bytes;
+      }
+    }
+    float* acc = job.acc;
+    for (int p = 0; p < job.panel_count; ++p) {
+      const Panel& panel = job.panels[p];
+      dot[panel.width](codes, scales, units, panel, u, acc);
+      acc += 16 * panel.width;
+    }
+  }
+}
+
+void affine_tile(const AffineTile& job) {
+  switch (job.layout->bits) {
+    case 2:
+      return affine_tile_bits<2>(job);
+    case 3:
+      return affine_tile_bits<3>(job);
+    case 4:
+      return affine_tile_bits<4>(job);
+    case 5:
+      return affine_tile_bits<5>(job);
+    case 6:
+      return affine_tile_bits<6>(job);
+    default:
+      return affine_tile_bits<8>(job);
+  }
+}

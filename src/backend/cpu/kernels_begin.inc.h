@@ -1,0 +1,21 @@
+// What a kernel source includes before its target region: everything that is not to be compiled for its ISA.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "backend/cpu/attention.h"
+#include "backend/cpu/kernels.h"
+#include "core/half.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define QUERN_INLINE inline __attribute__((always_inline))
+#define QUERN_UNROLL _Pragma("GCC unroll 16")

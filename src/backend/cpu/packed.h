@@ -1,0 +1,83 @@
+// How the CPU holds a matrix of the affine family (quant.h), and the int8 activations it multiplies.
+//
+// Rows come in tiles of 16; a vector lane is a row. Along K a tile is a run of superblocks of 256 weights
+// (the last one may be shorter, by whole units of 32). One superblock, for its n units:
+//
+//   d       one per `d_units` units × 16 rows   f16, or f32 where the format needs it
+//   dmin    likewise, when the format has minimums
+//   scale   one per group × 16 rows             int8, when scales vary inside a block
+//   min     likewise                            uint8
+//   codes   n units of 64 · bits bytes
+//
+// A unit is 32 weights of 16 rows: eight vectors of 64 bytes, vector j holding code[4j + i] of row r at byte
+// 4r + i, the operand that vpdpbusd, sdot and an AMX tile take as it is. Codes of less than 8 bits are cut
+// into planes, stored one after another in the unit:
+//
+//   4-bit plane  4 × 64 bytes: vector i holds the low nibbles of vector i and, above them, of vector i + 4
+//   2-bit plane  2 × 64 bytes: vector i holds vectors i, i + 2, i + 4, i + 6, from the lowest bits up
+//   1-bit plane  1 × 64 bytes: bit j belongs to vector j
+//
+// 2 = 2, 3 = 2 + 1, 4 = 4, 5 = 4 + 1, 6 = 4 + 2 bits, the lower bits in the plane named first.
+//
+// The sum of one output, in the one order that every path and every ISA keeps: for each unit, for each of its
+// groups g (one of 32 weights or two of 16),
+//   i   = Σ code · xq − zero · Σ xq                          exact, int32
+//   acc = fma(float(i), (d · scale[g]) · dx, acc)            d · scale is exact in f32
+//   acc = fma(−(dmin · min[g]), dx · Σ xq, acc)              with minimums only
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "core/buffer.h"
+#include "core/tensor.h"
+#include "core/thread_pool.h"
+#include "quant/quant.h"
+
+namespace quern::cpu {
+
+constexpr int kTileRows = 16;
+constexpr int kUnit = 32;
+constexpr int kSuperUnits = 8;
+constexpr int kSuper = kUnit * kSuperUnits;
+
+struct PackedLayout {
+  int bits = 0;    // 2, 3, 4, 5, 6 or 8
+  int groups = 1;  // per unit: 1 or 2
+  int zero = 0;
+  bool has_min = false;
+  bool has_scales = false;
+  bool wide_d = false;
+  int d_units = 1;  // units that share one d: 1 … 8
+  int64_t cols = 0;
+
+  int64_t units() const { return cols / kUnit; }
+  int64_t d_bytes() const { return kTileRows * (wide_d ? 4 : 2); }
+  /// d vectors in a superblock of `units`.
+  int64_t d_count(int64_t units) const { return (units + d_units - 1) / d_units; }
+  int64_t header_bytes(int64_t units) const {
+    const int64_t parts = has_min ? 2 : 1;
+    return parts * (d_count(units) * d_bytes() + (has_scales ? units * groups * kTileRows : 0));
+  }
+  int64_t unit_bytes() const { return 64 * bits; }
+  int64_t super_bytes(int64_t units) const { return header_bytes(units) + units * unit_bytes(); }
+  int64_t tile_bytes() const {
+    const int64_t rest = units() % kSuperUnits;
+    return units() / kSuperUnits * super_bytes(kSuperUnits) + (rest > 0 ? super_bytes(rest) : 0);
+  }
+};
+
+/// Empty when this layout cannot hold the format exactly (then the matrix is held as f32).
+std::optional<PackedLayout> packed_layout(const QuantInfo& info, int64_t cols);
+
+/// Tiles of one matrix of `rows`.
+constexpr int64_t tile_count(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
+
+/// Packs `matrices` matrices of rows × layout.cols, one after another in `data`, each padded to whole tiles.
+/// Fails on memory only.
+Result<Buffer> pack_affine(const QuantInfo& info, const PackedLayout& layout, std::span<const std::byte> data,
+                           int64_t matrices, int64_t rows, ThreadPool& pool);
+
+}  // namespace quern::cpu
