@@ -14,12 +14,13 @@ namespace quern {
 /// everything that later code relies on: counts and sizes against the file's length before anything is
 /// allocated, types, shapes, alignment, offsets in range, no name twice, all split parts there and of one
 /// model. A file with a vocabulary and no tensors is fine. Errors name the file, the place and what is wrong.
+/// Metadata is the first part's, without `split.*`; name() is the first part's path.
 Result<std::unique_ptr<WeightSource>> open_gguf(const std::filesystem::path& path);
 
 /// As open_gguf, over bytes in memory that outlive the source (the bundled model, the fuzzer). Not split.
 Result<std::unique_ptr<WeightSource>> open_gguf(std::span<const std::byte> bytes, std::string name);
 
-/// What open_gguf read, for `inspect`.
+/// A tensor to be written.
 struct GgufTensor {
   std::string name;
   DType dtype;
@@ -28,6 +29,11 @@ struct GgufTensor {
 
 /// Writes a GGUF v3 file: everything but the tensors' data is given first, then the data in the same order.
 /// The file appears whole (temporary file, fsync, rename) or not at all.
+///
+/// Metadata has forgotten how wide its values were, so they are written as llama.cpp expects them: unsigned
+/// integers as u32 and signed ones as i32, or 64 bits wide where a value (or one of an array) does not fit;
+/// floats always as f32; an empty array as its kind. A key whose type matters must be added as that kind:
+/// counts as uint64_t, token types as int64_t.
 class GgufWriter {
  public:
   static Result<std::unique_ptr<GgufWriter>> create(const std::filesystem::path& path,
