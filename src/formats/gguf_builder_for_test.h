@@ -11,6 +11,10 @@
 #include "core/dtype.h"
 #include "formats/gguf_parse.h"
 
+/// The message `text` names `part`.
+#define EXPECT_CONTAINS(text, part) \
+  EXPECT_PRED_FORMAT2(testing::IsSubstring, std::string(part), std::string(text))
+
 namespace quern {
 
 /// Appends values as a GGUF file stores them.

@@ -1,5 +1,4 @@
 // Models in several files.
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "formats/gguf.h"
@@ -9,7 +8,6 @@ namespace quern {
 namespace {
 
 using gguf::ValueType;
-using testing::HasSubstr;
 
 struct Part {
   uint16_t number = 0;  // from 0
@@ -68,30 +66,30 @@ TEST_F(Split, AnyPartOpensAll) {
 
 TEST_F(Split, NamesMissingParts) {
   std::filesystem::remove(path(2));
-  EXPECT_THAT(error(1), HasSubstr("1 of 3 parts are missing: m-00002-of-00003.gguf"));
+  EXPECT_CONTAINS(error(1), "1 of 3 parts are missing: m-00002-of-00003.gguf");
   std::filesystem::remove(path(1));
-  EXPECT_THAT(error(3), HasSubstr("2 of 3 parts are missing: m-00001-of-00003.gguf, m-00002-of-00003.gguf"));
+  EXPECT_CONTAINS(error(3), "2 of 3 parts are missing: m-00001-of-00003.gguf, m-00002-of-00003.gguf");
   const auto many = open_gguf(folder_.path() / "x-00001-of-99999.gguf");
   ASSERT_FALSE(many);
-  EXPECT_THAT(many.error().message, HasSubstr("99999 of 99999 parts are missing"));
+  EXPECT_CONTAINS(many.error().message, "99999 of 99999 parts are missing");
   EXPECT_LT(many.error().message.size(), 300u);
 }
 
 TEST_F(Split, ChecksThatThePartsBelongTogether) {
   write(2, {.number = 2, .tensor = "b"});
-  EXPECT_THAT(error(1), HasSubstr("split.no is 2, but its name says 1"));
+  EXPECT_CONTAINS(error(1), "split.no is 2, but its name says 1");
   write(2, {.number = 1, .count = 4, .tensor = "b"});
-  EXPECT_THAT(error(1), HasSubstr("split.count is 4"));
+  EXPECT_CONTAINS(error(1), "split.count is 4");
   write(2, {.number = 1, .tensors = 5, .tensor = "b"});
-  EXPECT_THAT(error(1), HasSubstr("another model"));
+  EXPECT_CONTAINS(error(1), "another model");
   write(2, {.number = 1, .tensor = "b", .architecture = "qwen2"});
-  EXPECT_THAT(error(1), HasSubstr("another model"));
+  EXPECT_CONTAINS(error(1), "another model");
   write(2, {.number = 1, .tensor = "a"});
-  EXPECT_THAT(error(1), HasSubstr("tensor a is in part 1, too"));
+  EXPECT_CONTAINS(error(1), "tensor a is in part 1, too");
   folder_.write(path(2).filename().string(), small_file().str());
-  EXPECT_THAT(error(1), HasSubstr("split.count is absent"));
+  EXPECT_CONTAINS(error(1), "split.count is absent");
   folder_.write(path(2).filename().string(), bytes_of({.number = 1, .tensor = "b"}).substr(0, 100));
-  EXPECT_THAT(error(1), HasSubstr("m-00002-of-00003.gguf: "));
+  EXPECT_CONTAINS(error(1), "m-00002-of-00003.gguf: ");
 }
 
 TEST_F(Split, ChecksTheNumberOfTensors) {
@@ -99,14 +97,14 @@ TEST_F(Split, ChecksTheNumberOfTensors) {
     write(i, {.number = static_cast<uint16_t>(i - 1),
               .tensors = 7,
               .tensor = std::string(1, static_cast<char>('a' + i))});
-  EXPECT_THAT(error(1), HasSubstr("hold 3 tensors, but split.tensors.count is 7"));
+  EXPECT_CONTAINS(error(1), "hold 3 tensors, but split.tensors.count is 7");
 }
 
 TEST_F(Split, APartUnderAnotherNameSaysHowToNameIt) {
   const auto renamed = folder_.write("model.gguf", bytes_of({.number = 1, .tensor = "b"}));
   const auto opened = open_gguf(renamed);
   ASSERT_FALSE(opened);
-  EXPECT_THAT(opened.error().message, HasSubstr("part 2 of a model in 3 files"));
+  EXPECT_CONTAINS(opened.error().message, "part 2 of a model in 3 files");
 }
 
 TEST(SplitNames, OneOfOneIsAnOrdinaryFile) {
