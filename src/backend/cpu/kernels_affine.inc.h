@@ -84,6 +84,7 @@ void dot_super(const uint8_t* codes, const SuperScales& scales, int units, const
                float* acc) {
   constexpr int kPlanes = kBits == 7 ? 8 : kBits;
   constexpr int kVectors = 8 / kGroups;
+  constexpr int kChains = C < V::kChains ? C : V::kChains;  // columns whose integer sums run side by side
   for (int part = 0; part < kParts; ++part) {
     const int lane = part * kLanes;
     const uint8_t* unit = codes + part * kPartBytes;
@@ -98,12 +99,18 @@ void dot_super(const uint8_t* codes, const SuperScales& scales, int units, const
       unpack_unit<kBits>(unit, code);
       QUERN_UNROLL for (int g = 0; g < kGroups; ++g) {
         const F ds = V::load(&scales.scale[u * kGroups + g][lane]);
-        QUERN_UNROLL for (int c = 0; c < C; ++c) {
-          const auto i = V::template dot<kVectors, kBits>(V::broadcast(start + g * C + c),
-                                                          code + g * kVectors, x + c * kUnit + g * 16);
-          f[c] = V::fma(V::from_int(i), V::mul(ds, V::set1(dx[c])), f[c]);
-          if constexpr (kMin)
-            f[c] = V::fnma(V::load(&scales.min[u * kGroups + g][lane]), V::set1(sum[g * C + c]), f[c]);
+        QUERN_UNROLL for (int c0 = 0; c0 < C; c0 += kChains) {
+          typename V::I sums[kChains];
+          QUERN_UNROLL for (int c = 0; c < kChains; ++c) sums[c] = V::broadcast(start + g * C + c0 + c);
+          V::template dot<kVectors, kBits>(sums, code + g * kVectors, x + c0 * kUnit + g * 16);
+          QUERN_UNROLL for (int c = 0; c < kChains; ++c) {
+            const int at = c0 + c;
+            f[at] = V::fma(V::from_int(sums[c]), V::mul(ds, V::set1(dx[at])), f[at]);
+            if constexpr (kMin) {
+              const F dm = V::load(&scales.min[u * kGroups + g][lane]);
+              f[at] = V::fnma(dm, V::set1(sum[g * C + at]), f[at]);
+            }
+          }
         }
       }
       unit += 64 * kPlanes;

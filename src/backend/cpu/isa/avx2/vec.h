@@ -3,6 +3,7 @@
 struct V {
   static constexpr int kLanes = 8;
   static constexpr int kMaxPanel = 4;
+  static constexpr int kChains = 2;
   static constexpr int kBias8 = 128;  // 8-bit codes are multiplied as signed bytes
   static constexpr int kFloatRows = 2;
   static constexpr int kFloatCols = 2;
@@ -81,27 +82,31 @@ struct V {
   static QUERN_INLINE B flip(B b) { return _mm256_xor_si256(b, _mm256_set1_epi8(-128)); }
 
   /// vpmaddubsw sums two products into 16 bits: at most 2 · 127 · 127 for unsigned codes of up to 7 bits, and
-  /// 2 · 128 · 127 for signed bytes, whose sign is moved to the activation. Where codes are short, several such
-  /// sums fit before they are widened. Codes of "7 bits" are bytes that hold 6 at most.
-  template <int kCount, int kBits>
-  static QUERN_INLINE I dot(I acc, const B* code, const int8_t* x) {
+  /// 2 · 128 · 127 for signed bytes, whose sign is moved to the activation. Where codes are short, several
+  /// such sums fit before they are widened. Codes of "7 bits" are bytes that hold 6 at most.
+  template <int kCount, int kBits, int kCols>
+  static QUERN_INLINE void dot(I (&acc)[kCols], const B* code, const int8_t* x) {
     constexpr int kTop = kBits == 7 ? 63 : (1 << kBits) - 1;
     constexpr int kFit = kBits == 8 ? 1 : 32767 / (2 * 127 * kTop);
     constexpr int kSums = kFit > kCount ? kCount : kFit;
     const __m256i ones = _mm256_set1_epi16(1);
     QUERN_UNROLL for (int j = 0; j < kCount; j += kSums) {
-      __m256i pairs;
-      QUERN_UNROLL for (int i = j; i < j + kSums; ++i) {
-        int32_t four;
-        std::memcpy(&four, x + 4 * i, 4);
-        const __m256i v = _mm256_set1_epi32(four);
-        const __m256i product = kBits == 8
-                                    ? _mm256_maddubs_epi16(_mm256_abs_epi8(code[i]), _mm256_sign_epi8(v, code[i]))
-                                    : _mm256_maddubs_epi16(code[i], v);
-        pairs = i == j ? product : _mm256_add_epi16(pairs, product);
+      QUERN_UNROLL for (int c = 0; c < kCols; ++c) {
+        __m256i pairs = products<kBits>(code[j], x + c * kUnit + 4 * j);
+        QUERN_UNROLL for (int i = j + 1; i < j + kSums; ++i) pairs =
+            _mm256_add_epi16(pairs, products<kBits>(code[i], x + c * kUnit + 4 * i));
+        acc[c] = _mm256_add_epi32(acc[c], _mm256_madd_epi16(pairs, ones));
       }
-      acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, ones));
     }
-    return acc;
+  }
+
+ private:
+  template <int kBits>
+  static QUERN_INLINE __m256i products(__m256i code, const int8_t* x) {
+    int32_t four;
+    std::memcpy(&four, x, 4);
+    const __m256i v = _mm256_set1_epi32(four);
+    if constexpr (kBits == 8) return _mm256_maddubs_epi16(_mm256_abs_epi8(code), _mm256_sign_epi8(v, code));
+    return _mm256_maddubs_epi16(code, v);
   }
 };

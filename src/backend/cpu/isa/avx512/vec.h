@@ -3,6 +3,7 @@
 struct V {
   static constexpr int kLanes = 16;
   static constexpr int kMaxPanel = 8;
+  static constexpr int kChains = 4;
   static constexpr int kBias8 = 0;  // vpdpbusd takes unsigned codes
   static constexpr int kFloatRows = 4;
   static constexpr int kFloatCols = 4;
@@ -68,13 +69,18 @@ struct V {
   }
   static QUERN_INLINE B either(B a, B b) { return _mm512_or_si512(a, b); }
   static QUERN_INLINE B flip(B b) { return b; }
-  template <int kCount, int kBits>
-  static QUERN_INLINE I dot(I acc, const B* code, const int8_t* x) {
+  template <int kCount, int kBits, int kCols>
+  static QUERN_INLINE void dot(I (&acc)[kCols], const B* code, const int8_t* x) {
     QUERN_UNROLL for (int j = 0; j < kCount; ++j) {
-      int32_t four;
-      std::memcpy(&four, x + 4 * j, 4);
-      acc = _mm512_dpbusd_epi32(acc, code[j], _mm512_set1_epi32(four));
+      QUERN_UNROLL for (int c = 0; c < kCols; ++c) acc[c] =
+          _mm512_dpbusd_epi32(acc[c], code[j], broadcast_four(x + c * kUnit + 4 * j));
     }
-    return acc;
+  }
+
+ private:
+  static QUERN_INLINE __m512i broadcast_four(const int8_t* x) {
+    int32_t four;
+    std::memcpy(&four, x, 4);
+    return _mm512_set1_epi32(four);
   }
 };

@@ -3,6 +3,7 @@
 struct V {
   static constexpr int kLanes = 1;
   static constexpr int kMaxPanel = 4;
+  static constexpr int kChains = 1;
   static constexpr int kBias8 = 0;
   static constexpr int kFloatRows = 1;
   static constexpr int kFloatCols = 1;
@@ -63,7 +64,8 @@ struct V {
   /// (b >> shift) & mask in every byte; a negative shift goes left.
   template <int kShift>
   static QUERN_INLINE B shift_and(B b, int mask) {
-    for (uint8_t& x : b.k) x = static_cast<uint8_t>((kShift >= 0 ? x >> (kShift & 7) : x << (-kShift & 7)) & mask);
+    for (uint8_t& x : b.k)
+      x = static_cast<uint8_t>((kShift >= 0 ? x >> (kShift & 7) : x << (-kShift & 7)) & mask);
     return b;
   }
   static QUERN_INLINE B either(B a, B b) {
@@ -71,11 +73,12 @@ struct V {
     return a;
   }
   static QUERN_INLINE B flip(B b) { return b; }
-  /// acc + Σ_j Σ_i code[j].k[i] · x[4j + i]: codes of kBits bits, unsigned (or flipped to signed: kBias8).
-  template <int kCount, int kBits>
-  static QUERN_INLINE I dot(I acc, const B* code, const int8_t* x) {
-    for (int j = 0; j < kCount; ++j)
-      for (int i = 0; i < 4; ++i) acc += code[j].k[i] * x[4 * j + i];
-    return acc;
+  /// acc[c] += Σ_j Σ_i code[j].k[i] · x[32c + 4j + i]: codes of kBits bits, unsigned (or flipped to signed:
+  /// kBias8), by kCols columns.
+  template <int kCount, int kBits, int kCols>
+  static QUERN_INLINE void dot(I (&acc)[kCols], const B* code, const int8_t* x) {
+    for (int c = 0; c < kCols; ++c, x += kUnit)
+      for (int j = 0; j < kCount; ++j)
+        for (int i = 0; i < 4; ++i) acc[c] += code[j].k[i] * x[4 * j + i];
   }
 };
