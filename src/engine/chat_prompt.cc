@@ -7,9 +7,10 @@ namespace quern {
 Result<std::string> render_chat(const ServedModel& model, nlohmann::ordered_json variables) {
   if (model.chat_template == nullptr)
     return fail(ErrorCode::invalid_argument,
-                "model {} has no chat template: it is a base model or its template is not known: use completions, or a "
-                "file with tokenizer.chat_template",
-                model.id);
+                "model {} has no chat template: {}: use completions, or a file with tokenizer.chat_template",
+                model.id,
+                model.chat_template_problem.empty() ? "it is a base model or its template is not known"
+                                                    : model.chat_template_problem);
   if (!variables.contains("bos_token")) variables["bos_token"] = model.bos_text;
   if (!variables.contains("eos_token")) variables["eos_token"] = model.eos_text;
   return model.chat_template->render(variables);
@@ -17,10 +18,12 @@ Result<std::string> render_chat(const ServedModel& model, nlohmann::ordered_json
 
 std::vector<int32_t> encode_chat(const ServedModel& model, const std::string& rendered) {
   const Tokenizer& tokenizer = *model.tokenizer;
-  const bool has_bos = tokenizer.bos() >= 0 && !model.bos_text.empty() && rendered.starts_with(model.bos_text);
+  const bool has_bos =
+      tokenizer.bos() >= 0 && !model.bos_text.empty() && rendered.starts_with(model.bos_text);
   std::vector<int32_t> tokens = tokenizer.encode(rendered, {.add_special = !has_bos, .parse_special = true});
   // The conversation goes on: an EOS that the vocabulary's rules append would end it.
-  if (!has_bos && tokenizer.add_eos() && !tokens.empty() && tokens.back() == tokenizer.eos()) tokens.pop_back();
+  if (!has_bos && tokenizer.add_eos() && !tokens.empty() && tokens.back() == tokenizer.eos())
+    tokens.pop_back();
   return tokens;
 }
 

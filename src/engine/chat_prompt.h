@@ -10,13 +10,13 @@
 
 namespace quern {
 
-/// Renders the model's template over `variables` ({messages, tools, add_generation_prompt, …}; bos_token and eos_token
-/// are added here). invalid_argument: the model has no template (says why and what to do), or the template rejects the
-/// conversation (its own message).
+/// Renders the model's template over `variables` ({messages, tools, add_generation_prompt, …}; bos_token and
+/// eos_token are added here). invalid_argument: the model has no template (says why and what to do), or the
+/// template rejects the conversation (its own message).
 Result<std::string> render_chat(const ServedModel& model, nlohmann::ordered_json variables);
 
-/// Tokens of a rendered conversation: special tokens are recognized, and BOS is added where the model wants one and
-/// the template has not written it.
+/// Tokens of a rendered conversation: special tokens are recognized, and BOS is added where the model wants
+/// one and the template has not written it.
 std::vector<int32_t> encode_chat(const ServedModel& model, const std::string& rendered);
 
 }  // namespace quern

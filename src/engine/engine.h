@@ -47,8 +47,8 @@ struct EngineObserver {
 
 class Engine {
  public:
-  /// The model is loaded already; the engine allocates KV and starts its thread. `backend` outlives the
-  /// engine.
+  /// The model is loaded already, for batches of at least max_running + chunk_rows rows; the engine allocates
+  /// KV and starts its thread. `backend` outlives the engine.
   static Result<std::unique_ptr<Engine>> create(Backend& backend, std::unique_ptr<Model> model,
                                                 std::shared_ptr<const Tokenizer> tokenizer,
                                                 const EngineOptions& options,

@@ -23,14 +23,19 @@ struct ModelStatus {
   int64_t context = 0;
 };
 
-/// A ready model. Holders keep it alive.
+/// A ready model. Holders keep it alive; an EventSink must not be one, because the last holder must not let
+/// go on the engine's own thread.
 struct ServedModel {
   std::string id;
   std::unique_ptr<WeightSource> source;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;  // null: a base model
+  std::string chat_template_problem;            // why it is null, for who asks for a chat
   std::string bos_text, eos_text;               // as templates want them
-  std::unique_ptr<Engine> engine;               // destroyed first
+  std::string device, quantization, architecture;
+  int64_t parameters = 0;
+  uint64_t bytes = 0;              // weights and KV in memory
+  std::unique_ptr<Engine> engine;  // destroyed first
 };
 
 struct HostOptions {
@@ -60,7 +65,8 @@ class ModelHost {
 Result<std::unique_ptr<WeightSource>> open_model_source(const std::string& reference,
                                                         const std::string& model_path);
 
-/// Everything `run` and `serve` need of one model.
+/// Everything `run` and `serve` need of one model. `model_options.max_batch_rows` is raised to what the
+/// engine's options need.
 Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const std::string& reference,
                                                 const HostOptions& options, const ModelOptions& model_options,
                                                 EngineObserver* observer = nullptr);

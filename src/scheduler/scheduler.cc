@@ -55,11 +55,6 @@ const Scheduler::Sequence* Scheduler::find(uint64_t id) const {
   return nullptr;
 }
 
-int64_t Scheduler::cached_tokens(uint64_t id) const {
-  const Sequence* sequence = find(id);
-  return sequence == nullptr ? 0 : sequence->cached;
-}
-
 std::span<const int32_t> Scheduler::tokens(uint64_t id) const {
   const Sequence* sequence = find(id);
   if (sequence == nullptr) return {};
@@ -94,7 +89,8 @@ void Scheduler::add_slice(Plan& plan, uint64_t id, const Sequence& sequence, int
        .start = sequence.computed,
        .tokens = tokens.subspan(static_cast<size_t>(sequence.computed), static_cast<size_t>(rows)),
        .blocks = sequence.table.blocks,
-       .samples = rows == sequence.left()});
+       .samples = rows == sequence.left(),
+       .cached = sequence.cached});
 }
 
 void Scheduler::plan_decodes(Plan& plan) {

@@ -28,6 +28,7 @@ struct PlannedSlice {
   std::span<const int32_t> tokens;  // one a row
   std::span<const int32_t> blocks;
   bool samples = false;  // the last row is the sequence's end: its logits give the next token
+  int64_t cached = 0;    // prompt tokens that were in the prefix cache when the sequence first ran
 };
 
 /// Spans stay valid until the scheduler is next told to change one of these sequences.
@@ -70,8 +71,6 @@ class Scheduler {
   int running() const { return static_cast<int>(running_.size()); }
   /// Put-back ones included.
   int waiting() const { return static_cast<int>(waiting_.size()); }
-  /// Prompt tokens found in the prefix cache when the sequence first ran.
-  int64_t cached_tokens(uint64_t id) const;
   /// Prompt and answer so far; empty for an unknown id.
   std::span<const int32_t> tokens(uint64_t id) const;
   const BlockManager& blocks() const { return blocks_; }

@@ -1,0 +1,74 @@
+// One request inside an engine: its sampler, its text and its clock. Knows nothing of threads and of other
+// requests.
+#pragma once
+
+#include <atomic>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "engine/answer_text.h"
+#include "engine/engine.h"
+#include "engine/request.h"
+#include "sampling/sampler.h"
+#include "text/tokenizer.h"
+
+namespace quern {
+
+class ActiveRequest {
+ public:
+  /// `vocab`: how many of a row's logits are tokens. Times are seconds on one clock.
+  ActiveRequest(uint64_t ticket, Request request, EventSink sink, const Tokenizer& tokenizer, int32_t vocab,
+                double now);
+
+  uint64_t ticket() const { return ticket_; }
+  const Request& request() const { return request_; }
+  /// Set from any thread: no event is delivered from now on.
+  std::atomic<bool> cancelled = false;
+
+  // ---- The engine's thread only.
+  void admitted(double now, EngineObserver* observer);
+  /// Whether the logits at prompt position `position` are wanted, for the log-probability of the next one.
+  bool wants_logits_at(int64_t position) const;
+  void prompt_logits(int64_t position, std::span<const float> logits);
+  /// The logits after the last token. Returns the next one; empty when the request has ended: nothing is
+  /// wanted, or what came is an end-of-turn token. `cached`: prompt tokens that were in the prefix cache.
+  std::optional<int32_t> next_token(std::span<float> logits, int64_t cached, int64_t context, double now,
+                                    EngineObserver* observer);
+  bool samples() const { return request_.max_tokens > 0; }
+  /// Ends the request with an error, in place of whatever was still to be delivered.
+  void end_with(Error error);
+  void end_cancelled(double now, EngineObserver* observer);
+
+  bool ended() const { return ended_; }
+  /// The prompt is done.
+  bool answering() const { return answering_; }
+  /// Tokens of the answer, the end-of-turn token not counted.
+  int32_t generated() const { return generated_; }
+  /// Hands all events since the last call to the sink. False when the sink threw: the request is of no use
+  /// then.
+  bool deliver();
+
+ private:
+  void first_result(int64_t cached, double now, EngineObserver* observer);
+  TokenInfo describe(int32_t token) const;
+  void end(FinishReason reason, double now, EngineObserver* observer);
+
+  const uint64_t ticket_;
+  const Request request_;
+  const EventSink sink_;
+  const Tokenizer& tokenizer_;
+  const int32_t vocab_;
+  const double submitted_;
+  double admitted_ = 0, first_ = 0, last_ = 0;
+  std::optional<Sampler> sampler_;  // made when the request starts: a queued one costs little
+  AnswerText text_;
+  PromptInfo prompt_info_;
+  int64_t cached_ = 0;
+  int32_t generated_ = 0;
+  bool answering_ = false;
+  bool ended_ = false;
+  std::vector<Event> events_;
+};
+
+}  // namespace quern

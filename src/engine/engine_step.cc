@@ -1,0 +1,184 @@
+// The engine's thread: plan → forward → sample → commit → emit.
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "core/check.h"
+#include "core/log.h"
+#include "engine/engine_impl.h"
+
+namespace quern {
+
+void EngineImpl::run() {
+  while (wait_for_work()) {
+    try {
+      plan_step();
+      run_step();
+    } catch (const std::exception&
+                 error) {  // no memory, most likely: what was being done is lost, the engine is not
+      log::error("a step failed", {{"error", error.what()}});
+      const std::lock_guard lock(mutex_);
+      end_all({ErrorCode::internal, fmt::format("the request failed: {}", error.what())});
+    }
+    deliver();
+  }
+}
+
+/// False when the engine is to quit and no request is left.
+bool EngineImpl::wait_for_work() {
+  std::unique_lock lock(mutex_);
+  if (active_.empty()) drained_.notify_all();
+  wake_.wait(lock, [&] { return quit_ || !active_.empty(); });
+  return !active_.empty();
+}
+
+/// Decides what this step runs; fills plan_, requests_ and touched_.
+void EngineImpl::plan_step() {
+  plan_ = {};
+  requests_.clear();
+  const std::lock_guard lock(mutex_);
+  const double time = now();
+  drop_cancelled(time);
+  if (stopping_ && Clock::now() >= deadline_)
+    return end_all({ErrorCode::unavailable, "the server is stopping"});
+  plan_ = scheduler_.plan(time);
+  for (const uint64_t ticket : plan_.expired) {
+    ActiveRequest* request = active_.at(ticket).get();
+    request->end_with(
+        {ErrorCode::unavailable,
+         fmt::format("the request waited in the queue for {} ms, the longest allowed; try later",
+                     parts_.options.queue_timeout.count())});
+    touched_.push_back(request);
+  }
+  for (const uint64_t ticket : plan_.admitted) active_.at(ticket)->admitted(time, parts_.observer);
+  for (const PlannedSlice& slice : plan_.slices) requests_.push_back(active_.at(slice.id).get());
+  counters_.preemptions += plan_.put_back.size();
+}
+
+void EngineImpl::drop_cancelled(double time) {
+  if (!std::exchange(any_cancelled_, false)) return;
+  for (auto& [ticket, request] : active_) {
+    if (!request->cancelled.load(std::memory_order_acquire)) continue;
+    request->end_cancelled(time, parts_.observer);
+    scheduler_.remove(ticket);
+    touched_.push_back(request.get());
+  }
+}
+
+void EngineImpl::end_all(Error error) {
+  for (auto& [ticket, request] : active_) {
+    scheduler_.remove(ticket);
+    if (request->ended()) continue;
+    request->end_with(error);
+    touched_.push_back(request.get());
+  }
+}
+
+void EngineImpl::run_step() {
+  if (plan_.slices.empty()) return;
+  if (const auto done = forward(); !done) {
+    log::error("a step failed", {{"error", done.error().message}});
+    for (ActiveRequest* request : requests_) request->end_with(done.error());
+    const std::lock_guard lock(mutex_);
+    for (const ActiveRequest* request : requests_) scheduler_.remove(request->ticket());
+    touched_.insert(touched_.end(), requests_.begin(), requests_.end());
+    return;
+  }
+  read_logits();
+  commit_step();
+}
+
+Result<> EngineImpl::forward() {
+  tokens_.clear(), sequences_.clear(), rows_.clear(), logit_rows_.clear();
+  for (size_t i = 0; i < plan_.slices.size(); ++i) {
+    const PlannedSlice& slice = plan_.slices[i];
+    const auto first = static_cast<int32_t>(tokens_.size());
+    const auto count = static_cast<int64_t>(slice.tokens.size());
+    tokens_.insert(tokens_.end(), slice.tokens.begin(), slice.tokens.end());
+    sequences_.push_back({.row = first,
+                          .count = static_cast<int32_t>(count),
+                          .start = static_cast<int32_t>(slice.start),
+                          .blocks = slice.blocks});
+    for (int64_t row = 0; row < count; ++row) {
+      const bool last = slice.samples && row + 1 == count && requests_[i]->samples();
+      if (!last && !requests_[i]->wants_logits_at(slice.start + row)) continue;
+      rows_.push_back({i, slice.start + row, last});
+      logit_rows_.push_back(first + static_cast<int32_t>(row));
+    }
+  }
+  logits_.resize(rows_.size() * static_cast<size_t>(parts_.model->config().vocab));
+  const std::lock_guard turn(parts_.backend.step_mutex);
+  return parts_.model->forward({.tokens = tokens_, .sequences = sequences_, .logit_rows = logit_rows_},
+                               *parts_.cache, logits_);
+}
+
+/// What the logits say: prompts' log-probabilities, next tokens, ends.
+void EngineImpl::read_logits() {
+  next_tokens_.clear();
+  gained_ = {};
+  const auto stride = static_cast<size_t>(parts_.model->config().vocab);
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    const auto logits = std::span(logits_).subspan(i * stride, static_cast<size_t>(vocab_));
+    if (!rows_[i].last) requests_[rows_[i].slice]->prompt_logits(rows_[i].position, logits);
+  }
+  size_t row = 0;
+  for (size_t i = 0; i < plan_.slices.size(); ++i) {
+    if (!plan_.slices[i].samples) continue;
+    std::span<float> logits;
+    if (requests_[i]->samples()) {
+      while (!rows_[row].last) ++row;
+      QUERN_DCHECK(rows_[row].slice == i);
+      logits = std::span(logits_).subspan(row++ * stride, static_cast<size_t>(vocab_));
+    }
+    advance(*requests_[i], logits, plan_.slices[i].cached);
+    touched_.push_back(requests_[i]);
+  }
+}
+
+void EngineImpl::advance(ActiveRequest& request, std::span<float> logits, int64_t cached) {
+  if (!request.answering()) {
+    gained_.prompt_tokens += request.request().prompt.size();
+    gained_.cached_tokens += static_cast<uint64_t>(cached);
+  }
+  const int32_t before = request.generated();
+  const auto token = request.next_token(logits, cached, parts_.options.context, now(), parts_.observer);
+  gained_.generated_tokens += static_cast<uint64_t>(request.generated() - before);
+  if (token) next_tokens_.push_back({request.ticket(), *token});
+}
+
+void EngineImpl::commit_step() {
+  const std::lock_guard lock(mutex_);
+  scheduler_.commit(plan_);
+  for (const NextToken& next : next_tokens_) scheduler_.append(next.ticket, next.token);
+  ++counters_.steps;
+  counters_.prompt_tokens += gained_.prompt_tokens;
+  counters_.cached_tokens += gained_.cached_tokens;
+  counters_.generated_tokens += gained_.generated_tokens;
+  for (const ActiveRequest* request : requests_)
+    if (request->ended()) scheduler_.remove(request->ticket());
+}
+
+/// Hands out the events, and forgets the requests that have ended: outside the lock, because a receiver (or
+/// what its end destroys) may take time.
+void EngineImpl::deliver() {
+  std::vector<std::unique_ptr<ActiveRequest>> ended;
+  for (ActiveRequest* request : touched_) {
+    if (request->deliver() || request->ended()) continue;
+    const std::lock_guard lock(mutex_);
+    request->cancelled.store(true, std::memory_order_release);
+    any_cancelled_ = true;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    for (const ActiveRequest* request : touched_) {
+      const auto found = request->ended() ? active_.find(request->ticket()) : active_.end();
+      if (found == active_.end()) continue;
+      ended.push_back(std::move(found->second));
+      active_.erase(found);
+    }
+  }
+  touched_.clear();
+  requests_.clear();
+}
+
+}  // namespace quern

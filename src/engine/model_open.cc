@@ -1,0 +1,112 @@
+// Everything that a served model is made of, put together.
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "core/log.h"
+#include "engine/memory.h"
+#include "engine/model_host.h"
+#include "models/summary.h"
+
+namespace quern {
+namespace {
+
+/// Where a template can come from when the model has none of its own; `owner/repo@tokenizer-repo` comes with
+/// the hub.
+constexpr std::string_view kOtherTemplate = "use a file with tokenizer.chat_template";
+
+void choose_template(ServedModel& model) {
+  const TemplateChoice choice = choose_chat_template(model.source->metadata(), model.source->name());
+  if (choice.source.empty()) {
+    model.chat_template_problem = "it is a base model or its template is not known";
+    log::info("no chat template is known for this model: it answers completions, not chats",
+              {{"model", model.id}, {"for another", kOtherTemplate}});
+    return;
+  }
+  auto parsed = ChatTemplate::parse(choice.source);
+  if (!parsed) {
+    model.chat_template_problem =
+        fmt::format("its template ({}) does not parse: {}", choice.origin, parsed.error().message);
+    log::warn("the chat template does not parse: the model answers completions, not chats",
+              {{"model", model.id},
+               {"template", choice.origin},
+               {"error", parsed.error().message},
+               {"for another", kOtherTemplate}});
+    return;
+  }
+  model.chat_template = *std::move(parsed);
+  log::info("chat template chosen",
+            {{"model", model.id}, {"template", choice.origin}, {"for another", kOtherTemplate}});
+}
+
+Result<> read_text_side(ServedModel& model) {
+  std::vector<std::string> warnings;
+  QUERN_TRY(model.tokenizer, Tokenizer::from_metadata(model.source->metadata(), &warnings));
+  for (const std::string& warning : warnings) log::warn(warning, {{"model", model.id}});
+  const Tokenizer& tokenizer = *model.tokenizer;
+  if (tokenizer.bos() >= 0) model.bos_text = tokenizer.raw(tokenizer.bos());
+  if (tokenizer.eos() >= 0) model.eos_text = tokenizer.raw(tokenizer.eos());
+  choose_template(model);
+  return {};
+}
+
+/// What the memory limit leaves for the KV cache.
+Result<uint64_t> kv_budget(const ServedModel& model, const HostOptions& options) {
+  const uint64_t limit = options.memory_limit > 0 ? options.memory_limit : available_memory() / 10 * 9;
+  const uint64_t weights = model.source->bytes();
+  if (weights >= limit)
+    return fail(ErrorCode::resource_exhausted,
+                "{}: the weights take {} bytes, but {} bytes of memory are left for models: use a smaller "
+                "quantization "
+                "or raise LLM_MEMORY_LIMIT",
+                model.id, weights, limit);
+  const uint64_t left = limit - weights;
+  return options.engine.kv_bytes > 0 ? std::min(options.engine.kv_bytes, left) : left;
+}
+
+void log_ready(const ServedModel& model, double seconds) {
+  log::info("model ready", {{"model", model.id},
+                            {"seconds", fmt::format("{:.2f}", seconds)},
+                            {"architecture", model.architecture},
+                            {"quantization", model.quantization},
+                            {"bytes", model.bytes},
+                            {"context", model.engine->context()},
+                            {"kv_blocks", model.engine->stats().kv_blocks_total},
+                            {"device", model.device}});
+}
+
+}  // namespace
+
+Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const std::string& reference,
+                                                const HostOptions& options, const ModelOptions& model_options,
+                                                EngineObserver* observer) {
+  const auto start = std::chrono::steady_clock::now();
+  auto model = std::make_shared<ServedModel>();
+  model->id = reference;
+  QUERN_TRY(model->source, open_model_source(reference, options.model_path));
+  QUERN_TRY_VOID(read_text_side(*model));
+
+  EngineOptions engine_options = options.engine;
+  QUERN_TRY(engine_options.kv_bytes, kv_budget(*model, options));
+  ModelOptions load_options = model_options;
+  const int64_t rows = engine_options.max_running + engine_options.chunk_rows;
+  load_options.max_batch_rows = std::max(load_options.max_batch_rows, rows);
+  if (load_options.context == 0) load_options.context = engine_options.context;
+  QUERN_TRY(auto weights, load_model(*model->source, backend, load_options));
+  model->parameters = weights->parameters();
+  model->architecture = weights->config().architecture;
+  model->quantization = quantization_name(*model->source);
+  model->device = backend.description();
+
+  const uint64_t block_bytes =
+      backend.kv_block_bytes(weights->kv_shape(engine_options.block_size, engine_options.kv_type)) *
+      static_cast<uint64_t>(weights->config().layers);
+  QUERN_TRY(model->engine,
+            Engine::create(backend, std::move(weights), model->tokenizer, engine_options, observer));
+  model->bytes =
+      model->source->bytes() + block_bytes * static_cast<uint64_t>(model->engine->stats().kv_blocks_total);
+  log_ready(*model, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  return model;
+}
+
+}  // namespace quern
