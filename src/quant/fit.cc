@@ -39,6 +39,39 @@ bool importance_weights(std::span<const float> x, const float* importance, doubl
   return sum > 0 && std::isfinite(sum);
 }
 
+/// Weighted sums over the codes of one candidate: Σ w·q, Σ w·q², Σ w·q·x.
+struct Sums {
+  double q = 0;
+  double qq = 0;
+  double xq = 0;
+};
+
+/// q = (x − offset) · inverse, rounded and clamped to [lo, hi]. x.size() is a multiple of 4. This is where
+/// encoding spends its time: four partial sums in a fixed order let compilers use vectors, and every build
+/// the same bits.
+Sums sums_of(std::span<const float> x, const float* weights, float offset, float inverse, float lo,
+             float hi) {
+  float q[4] = {};
+  float qq[4] = {};
+  float xq[4] = {};
+  for (size_t k = 0; k < x.size(); k += 4) {
+    for (size_t lane = 0; lane < 4; ++lane) {
+      const float value = x[k + lane];
+      const float scaled = (value - offset) * inverse;
+      const float below = scaled < hi ? scaled : hi;
+      const float code = codec::round_even(below > lo ? below : lo);
+      const float weighted = weights[k + lane] * code;
+      q[lane] += weighted;
+      qq[lane] += weighted * code;
+      xq[lane] += weighted * value;
+    }
+  }
+  const auto total = [](const float(&part)[4]) {
+    return (static_cast<double>(part[0]) + part[1]) + (static_cast<double>(part[2]) + part[3]);
+  };
+  return {total(q), total(qq), total(xq)};
+}
+
 /// The scale s with the least Σ w (x − s · code)², code = round(x / s) in [−code_max, code_max).
 float search_scale(std::span<const float> x, const float* weights, int code_max) {
   const float extreme = signed_extreme(x);
@@ -48,18 +81,10 @@ float search_scale(std::span<const float> x, const float* weights, int code_max)
   float best_scale = extreme / lo;
   double best_gain = 0;  // how much of Σ w x² the candidate explains
   for (int step = -9; step <= 9; ++step) {
-    const float inverse = (lo - kStep * static_cast<float>(step)) / extreme;
-    double xq = 0;
-    double qq = 0;
-    for (size_t k = 0; k < x.size(); ++k) {
-      const float code = codec::code_of(x[k], inverse, lo, hi);
-      const float weighted = weights[k] * code;
-      xq += static_cast<double>(weighted * x[k]);
-      qq += static_cast<double>(weighted * code);
-    }
-    if (qq > 0 && xq * xq > best_gain * qq) {
-      best_gain = xq * xq / qq;
-      best_scale = static_cast<float>(xq / qq);
+    const Sums sums = sums_of(x, weights, 0, (lo - kStep * static_cast<float>(step)) / extreme, lo, hi);
+    if (sums.qq > 0 && sums.xq * sums.xq > best_gain * sums.qq) {
+      best_gain = sums.xq * sums.xq / sums.qq;
+      best_scale = static_cast<float>(sums.xq / sums.qq);
     }
   }
   return best_scale;
@@ -81,22 +106,14 @@ ScaleAndOffset search_range(std::span<const float> x, const float* weights, int 
   ScaleAndOffset best{range / top, lo};
   double least = 0;  // weighted squared error, less Σ w x²
   for (int step = -10; step <= 10; ++step) {
-    const float inverse = (top + kStep * static_cast<float>(step)) / range;
-    double q = 0;
-    double qq = 0;
-    double xq = 0;
-    for (size_t k = 0; k < x.size(); ++k) {
-      const float code = codec::code_of(x[k] - lo, inverse, 0, top);
-      const float weighted = weights[k] * code;
-      q += static_cast<double>(weighted);
-      qq += static_cast<double>(weighted * code);
-      xq += static_cast<double>(weighted * x[k]);
-    }
+    const auto [q, qq, xq] =
+        sums_of(x, weights, lo, (top + kStep * static_cast<float>(step)) / range, 0, top);
     const double determinant = w * qq - q * q;
-    if (!(determinant > 0)) continue;
-    double scale = (w * xq - wx * q) / determinant;
-    double offset = (qq * wx - q * xq) / determinant;
-    if (downward && offset > 0) {
+    // Nearly equal codes say nothing about the offset; float sums have no more digits than this.
+    const bool solvable = determinant > 1e-5 * w * qq;
+    double scale = solvable ? (w * xq - wx * q) / determinant : 0;
+    double offset = solvable ? (qq * wx - q * xq) / determinant : 0;
+    if (downward && qq > 0 && (!solvable || offset > 0)) {
       scale = xq / qq;
       offset = 0;
     }

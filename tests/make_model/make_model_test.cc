@@ -38,8 +38,9 @@ std::vector<float> values_of(const RawTensor& tensor) {
 TEST_F(MakeModel, EverySmallShapeInEveryMix) {
   for (const Shape& shape : shapes()) {
     if (shape.dim > 1024) continue;
-    for (const char* type : {"F16", "Q4_K_M", "q5_k_s", "Q3_K"}) {
-      const auto source = make({.shape = std::string(shape.name), .type = type, .layers = 1});
+    for (const char* type : {"Q8_0", "q4_k_m"}) {
+      const auto source =
+          make({.shape = std::string(shape.name), .type = type, .vocabulary_size = 500, .layers = 1});
       ASSERT_NE(source, nullptr) << shape.name;
       EXPECT_EQ(source->metadata().strings("tokenizer.ggml.tokens")->size(),
                 static_cast<size_t>(source->find("token_embd.weight")->rows()));
@@ -107,10 +108,10 @@ TEST_F(MakeModel, ExpertsHoldTheSameNumbersStackedAndApart) {
 
 TEST_F(MakeModel, OldFilesAreOld) {
   const auto source =
-      make({.shape = "llama2-7b", .type = "Q4_0", .vocabulary_size = 400, .layers = 1, .old = true});
+      make({.shape = "phi3-tiny", .type = "Q4_0", .vocabulary_size = 400, .layers = 1, .old = true});
   ASSERT_NE(source, nullptr);
-  for (const char* key : {"tokenizer.ggml.pre", "tokenizer.chat_template", "llama.rope.freq_base",
-                          "llama.attention.head_count_kv", "llama.vocab_size"})
+  for (const char* key : {"tokenizer.ggml.pre", "tokenizer.chat_template", "phi3.rope.freq_base",
+                          "phi3.attention.head_count_kv", "phi3.vocab_size"})
     EXPECT_FALSE(source->metadata().contains(key)) << key;
   std::ifstream file(folder_ / "m.gguf", std::ios::binary);
   char start[8];
