@@ -1,0 +1,156 @@
+// Kernels of every ISA and the matmuls of a 1.1B Llama's layer. bytes_per_second counts the packed weights
+// read, items_per_second int8 operations (2 per product).
+#include <benchmark/benchmark.h>
+
+#include "backend/cpu/activations.h"
+#include "backend/cpu/attention.h"
+#include "backend/cpu/kernels.h"
+#include "backend/test_util.h"
+
+namespace quern::cpu {
+namespace {
+
+using namespace quern::testing;
+
+/// One thread, weights that stay in L2: what the kernel itself can do.
+void affine_kernel(benchmark::State& state, const Kernels* kernels, const QuantInfo* info, int columns) {
+  constexpr int64_t kCols = 2048, kTiles = 8;
+  ThreadPool pool(1);
+  const TestMatrix m = random_matrix(*info, {kTiles * kTileRows, kCols}, 1);
+  const PackedLayout layout = *packed_layout(*info, kCols);
+  const Buffer packed = *pack_affine(*info, layout, m.tensor.data, 1, kTiles * kTileRows, pool);
+  const TestTensor x = TestTensor::random(columns, kCols, 2);
+  std::vector<int> widths;
+  append_widths(columns, kernels->max_panel, widths);
+  Activations activations;
+  const ActivationNeed need = activation_need(layout, *kernels);
+  activations.quantize(*kernels, pool, x.view, nullptr, widths, std::span(&need, 1));
+  const auto panels = activations.panels(0);
+  std::vector<float> acc(static_cast<size_t>(columns * kTileRows));
+  for (auto _ : state) {
+    for (int64_t t = 0; t < kTiles; ++t)
+      kernels->affine_tile({&layout, packed.as<uint8_t>() + t * layout.tile_bytes(), panels.data(),
+                            static_cast<int>(panels.size()), columns, acc.data()});
+    benchmark::DoNotOptimize(acc.data());
+  }
+  state.SetBytesProcessed(state.iterations() * kTiles * layout.tile_bytes());
+  state.SetItemsProcessed(state.iterations() * 2 * kTiles * kTileRows * kCols * columns);
+}
+
+/// Through the backend with all threads, weights that come from memory: several copies, one after another.
+void matmul(benchmark::State& state, const QuantInfo* info, int64_t rows, int64_t cols) {
+  constexpr int kCopies = 12;
+  const int64_t columns = state.range(0);
+  auto backend = std::move(*make_cpu_backend());
+  const TestMatrix m = random_matrix(*info, {rows, cols}, 1);
+  std::vector<std::unique_ptr<Weight>> weights;
+  for (int i = 0; i < kCopies; ++i) weights.push_back(std::move(*backend->prepare(m.tensor)));
+  const TestTensor x = TestTensor::random(columns, cols, 2);
+  TestTensor out(columns, rows);
+  size_t next = 0;
+  for (auto _ : state) backend->matmul(out.view, *weights[next++ % kCopies], x.view);
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(m.bytes.size()));
+  state.SetItemsProcessed(state.iterations() * 2 * rows * cols * columns);
+}
+
+/// One KV head with a group of 8, one new token, over `state.range(0)` tokens.
+void attention(benchmark::State& state, const Kernels* kernels, KvType type) {
+  const KvShape shape{1, 64, 32, type};
+  const KvLayout layout(shape);
+  const int64_t tokens = state.range(0);
+  std::vector<std::byte> cache(static_cast<size_t>(layout.head_bytes() * (tokens / 32 + 1)));
+  std::vector<int32_t> blocks;
+  for (int32_t b = 0; b <= tokens / 32; ++b) blocks.push_back(b);
+  const TestTensor q = TestTensor::random(1, 8 * 64, 1);
+  TestTensor out(1, 8 * 64);
+  std::vector<float> scratch(static_cast<size_t>(attention_scratch(layout)));
+  AttentionTask task{&layout,
+                     32,
+                     64,
+                     cache.data(),
+                     layout.head_bytes(),
+                     blocks.data(),
+                     q.view.data,
+                     out.view.data,
+                     512,
+                     512,
+                     1,
+                     8,
+                     tokens - 1,
+                     0,
+                     0.125f,
+                     scratch.data()};
+  for (auto _ : state) kernels->attention(task);
+  state.SetBytesProcessed(state.iterations() * layout.head_bytes() * tokens / 32);
+}
+
+void norm(benchmark::State& state, const Kernels* kernels) {
+  const auto x = random_floats(2048, 1), gain = random_floats(2048, 2);
+  std::vector<float> out(2048);
+  for (auto _ : state) kernels->rms_norm(out.data(), x.data(), gain.data(), 2048, 1e-5f);
+  state.SetBytesProcessed(state.iterations() * 2048 * 4);
+}
+
+void silu(benchmark::State& state, const Kernels* kernels) {
+  const auto x = random_floats(5632, 1), y = random_floats(5632, 2);
+  std::vector<float> out(5632);
+  for (auto _ : state) kernels->silu_mul(out.data(), x.data(), y.data(), 5632);
+  state.SetBytesProcessed(state.iterations() * 5632 * 4);
+}
+
+void quantize(benchmark::State& state, const Kernels* kernels) {
+  const auto x = random_floats(2048, 1);
+  std::vector<int8_t> codes(2048);
+  std::vector<float> scale(64);
+  std::vector<int32_t> sums(128);
+  for (auto _ : state) kernels->quantize_row(x.data(), 2048, codes.data(), 32, scale.data(), sums.data(), 1);
+  state.SetBytesProcessed(state.iterations() * 2048 * 4);
+}
+
+void pack(benchmark::State& state, const QuantInfo* info) {
+  ThreadPool pool(physical_cores());
+  const TestMatrix m = random_matrix(*info, {512, 2048}, 1);
+  const PackedLayout layout = *packed_layout(*info, 2048);
+  for (auto _ : state) {
+    auto packed = pack_affine(*info, layout, m.tensor.data, 1, 512, pool);
+    benchmark::DoNotOptimize(packed->data());
+  }
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(m.bytes.size()));
+  state.SetItemsProcessed(state.iterations() * m.tensor.elements());
+}
+
+[[maybe_unused]] const bool registered = [] {
+  for (const Kernels* k : available_kernels()) {
+    const std::string isa(k->name);
+    for (const QuantInfo* info : all_quants()) {
+      if (info->family != Family::affine) continue;
+      for (const int columns : {1, 4, 8, 256})
+        benchmark::RegisterBenchmark(fmt::format("affine/{}/{}/{}", isa, info->name, columns).c_str(),
+                                     affine_kernel, k, info, columns);
+    }
+    for (const KvType type : {KvType::f16, KvType::q8_0})
+      benchmark::RegisterBenchmark(
+          fmt::format("attention/{}/{}", isa, type == KvType::f16 ? "f16" : "q8_0").c_str(), attention, k,
+          type)
+          ->Arg(512)
+          ->Arg(4096);
+    benchmark::RegisterBenchmark(("rms_norm/" + isa).c_str(), norm, k);
+    benchmark::RegisterBenchmark(("silu_mul/" + isa).c_str(), silu, k);
+    benchmark::RegisterBenchmark(("quantize_row/" + isa).c_str(), quantize, k);
+  }
+  for (const QuantInfo* info : all_quants()) {
+    if (info->family == Family::affine)
+      benchmark::RegisterBenchmark(fmt::format("pack/{}", info->name).c_str(), pack, info)->UseRealTime();
+    benchmark::RegisterBenchmark(fmt::format("matmul/{}/5632x2048", info->name).c_str(), matmul, info, 5632,
+                                 2048)
+        ->Arg(1)
+        ->Arg(8)
+        ->Arg(256)
+        ->UseRealTime()
+        ->Unit(benchmark::kMicrosecond);
+  }
+  return true;
+}();
+
+}  // namespace
+}  // namespace quern::cpu
