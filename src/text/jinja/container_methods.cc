@@ -9,8 +9,7 @@
 namespace quern::jinja {
 namespace {
 
-// --- list
-// -----------------------------------------------------------------------------------------------------
+// --- list ---
 
 List& list_of(const Value& self) { return *std::get<List*>(self); }
 
@@ -117,8 +116,7 @@ constexpr NamedBuiltin kListMethods[] = {
 
 constexpr NamedBuiltin kTupleMethods[] = {{"index", index}, {"count", count}};
 
-// --- dict
-// -----------------------------------------------------------------------------------------------------
+// --- dict ---
 
 Dict& dict_of(const Value& self) { return *std::get<Dict*>(self); }
 
@@ -204,8 +202,7 @@ constexpr NamedBuiltin kDictMethods[] = {
     {"copy", copy_dict},
 };
 
-// --- loop
-// -----------------------------------------------------------------------------------------------------
+// --- loop ---
 
 Value cycle(Interpreter&, const Value& self, Arguments& arguments) {
   const std::vector<Value> choices = arguments.rest();

@@ -164,8 +164,7 @@ std::string_view representation(Heap& heap, const Value& value) {
   return std::get<std::string_view>(out.value());
 }
 
-// --- %
-// --------------------------------------------------------------------------------------------------------
+// --- % ---
 
 class PercentFormatter {
  public:
@@ -277,8 +276,7 @@ class PercentFormatter {
   size_t next_ = 0;
 };
 
-// --- {}
-// -------------------------------------------------------------------------------------------------------
+// --- {} ---
 
 class BraceFormatter {
  public:

@@ -3,7 +3,7 @@
 //
 // Semantics are Jinja2's, with these exceptions, which follow @huggingface/jinja or harden:
 //  - {{ none }} prints nothing, text filters refuse none, tojson writes undefined as null;
-//  - "text" + number joins them;
+//  - "text" + number joins them, "text" + dict adds the dict's JSON;
 //  - object.key finds a key before a method of its name, unless it is called;
 //  - filters give lists where Jinja2 gives generators; integers have 64 bits;
 //  - include, import, extends and recursive loops are not there.

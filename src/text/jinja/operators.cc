@@ -5,6 +5,7 @@
 
 #include "text/jinja/error.h"
 #include "text/jinja/format.h"
+#include "text/jinja/json.h"
 #include "text/jinja/strings.h"
 
 namespace quern::jinja {
@@ -149,6 +150,13 @@ Value math(Heap& heap, MathOperator op, const Value& a, const Value& b) {
   if (op == MathOperator::add) {
     const bool joins = (is_text(a) || as_number(a)) && (is_text(b) || as_number(b));
     if (joins) return join(heap, a, b);
+    // Arguments of a tool call, given as an object to a template that expects their text.
+    if (is_text(a) && as<Dict*>(b) != nullptr) {
+      Text out(heap);
+      out.add(std::get<std::string_view>(a));
+      add_json(heap, out, b, JsonStyle());
+      return out.value();
+    }
     if (is_list(a) && is_list(b)) {
       std::vector<Value> items = iterate(heap, a);
       const auto& more = std::get<List*>(b)->items;

@@ -8,7 +8,8 @@
 
 namespace quern::jinja {
 
-/// Integers that leave 64 bits are an error. `string + number` joins them, as @huggingface/jinja does.
+/// Integers that leave 64 bits are an error. `string + number` joins them, as @huggingface/jinja does;
+/// `string + dict` joins the string and the dict's JSON.
 Value math(Heap& heap, MathOperator op, const Value& a, const Value& b);
 Value negate(const Value& value);
 

@@ -7,8 +7,7 @@
 
 namespace quern::jinja {
 
-// --- Heap
-// -----------------------------------------------------------------------------------------------------
+// --- Heap ---
 
 Heap::~Heap() = default;
 
@@ -63,8 +62,7 @@ Value Text::value() {
   return heap_.adopt(std::move(text_));
 }
 
-// --- Scope
-// ----------------------------------------------------------------------------------------------------
+// --- Scope ---
 
 const Value* Scope::find(std::string_view name, Heap& heap) const {
   for (const Scope* scope = this; scope != nullptr; scope = scope->parent_) {
@@ -88,8 +86,7 @@ void Scope::set(std::string_view name, Value value, Heap& heap) {
   variables_.emplace_back(name, std::move(value));
 }
 
-// --- Types and truth
-// ------------------------------------------------------------------------------------------
+// --- Types and truth ---
 
 const char* type_name(const Value& value) {
   struct Names {
@@ -145,8 +142,7 @@ std::optional<double> as_number(const Value& value) {
   return std::nullopt;
 }
 
-// --- Comparison
-// -----------------------------------------------------------------------------------------------
+// --- Comparison ---
 
 namespace {
 
@@ -243,8 +239,7 @@ bool contains(Heap& heap, const Value& needle, const Value& haystack) {
   raise("'in' needs a string, list or dict on the right, not '{}'", type_name(haystack));
 }
 
-// --- Dicts
-// ----------------------------------------------------------------------------------------------------
+// --- Dicts ---
 
 const Value* find(Heap& heap, const Dict& dict, const Value& key) {
   heap.step(1 + dict.items.size() / 8);
@@ -274,8 +269,7 @@ void set(Heap& heap, Dict& dict, const Value& key, const Value& value) {
   dict.items.emplace_back(key, value);
 }
 
-// --- Printing
-// -------------------------------------------------------------------------------------------------
+// --- Printing ---
 
 namespace {
 
@@ -363,8 +357,7 @@ std::string_view to_string(Heap& heap, const Value& value) {
   return std::get<std::string_view>(out.value());
 }
 
-// --- Iteration
-// ------------------------------------------------------------------------------------------------
+// --- Iteration ---
 
 std::vector<Value> iterate(Heap& heap, const Value& value) {
   std::vector<Value> items;
