@@ -1,0 +1,128 @@
+#include "serve.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <csignal>
+#include <thread>
+
+#include "command.h"
+#include "core/log.h"
+#include "http/server.h"
+
+namespace quern {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// How long running requests have to finish once a signal has come.
+constexpr auto kGrace = 30s;
+
+HostOptions host_options(const Config& config) {
+  HostOptions options;
+  options.models = config.allowed_models;
+  options.model_path = config.model_path;
+  options.memory_limit = config.memory_limit;
+  options.engine.max_running = config.max_concurrent_requests;
+  options.engine.max_queued = config.max_queued_requests;
+  options.engine.queue_timeout = std::chrono::milliseconds(config.queue_timeout_ms);
+  options.engine.context = config.context_size;
+  options.engine.block_size = config.block_size;
+  options.engine.prefix_caching = config.prefix_caching;
+  if (config.kv_cache_type == "q8_0") options.engine.kv_type = KvType::q8_0;
+  if (config.kv_cache_type == "f8e4m3") options.engine.kv_type = KvType::f8e4m3;
+  return options;
+}
+
+/// A thousand streams need a thousand descriptors, and shells give 1024.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const rlim_t wanted = std::min<rlim_t>(limit.rlim_max, 65536);
+  if (limit.rlim_cur >= wanted) return;
+  limit.rlim_cur = wanted;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+sigset_t ending_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  return set;
+}
+
+/// Turns the first signal into a graceful stop and the second into an end.
+void watch_signals(const std::stop_token& done, Server& server) {
+  const sigset_t set = ending_signals();
+  for (int signals = 0; !done.stop_requested();) {
+    const timespec moment{.tv_sec = 0, .tv_nsec = 200'000'000};
+    if (sigtimedwait(&set, nullptr, &moment) < 0) continue;
+    ++signals;
+    log::info(signals == 1 ? "finishing running requests; a second signal ends them" : "ending at once");
+    server.stop(signals == 1 ? kGrace : 0s);
+  }
+}
+
+std::string url_of(const Config& config, uint16_t port) {
+  const bool v6 = config.hostname.find(':') != std::string::npos;
+  return fmt::format("{}://{}{}{}:{}", config.tls ? "https" : "http", v6 ? "[" : "", config.hostname,
+                     v6 ? "]" : "", port);
+}
+
+Result<> serve(const CommonFlags& flags) {
+  // Before any thread exists, so that all of them leave the signals to the watcher.
+  const sigset_t set = ending_signals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  QUERN_TRY(const Config config, flags.load(false));
+  QUERN_TRY(const auto backend, backend_of(config));
+  const HostOptions options = host_options(config);
+  if (auto supported = backend->supports(options.engine.kv_type); !supported)
+    return fail(ErrorCode::unsupported, "LLM_KV_CACHE_TYPE: {}", supported.error().message);
+  if (config.enable_isq)
+    log::warn(
+        "LLM_ENABLE_ISQ is set, but quantizing while loading is not there yet: GGUF files are served as they "
+        "are");
+  raise_descriptor_limit();
+
+  const auto metrics = Metrics::create();
+  const auto host = ModelHost::start(*backend, options, metrics.get());
+  QUERN_TRY(const auto server, Server::create(config, *host, *metrics));
+  log::info("listening", {{"url", url_of(config, server->port())},
+                          {"device", backend->description()},
+                          {"models", fmt::format("{}", fmt::join(config.allowed_models, ", "))},
+                          {"keys", config.api_keys.empty() ? "none" : "required"}});
+  std::jthread watcher([&server](const std::stop_token& done) { watch_signals(done, *server); });
+  server->run();
+  host->stop(0ms);
+  log::info("stopped");
+  return {};
+}
+
+}  // namespace
+
+int serve_command(const std::map<std::string, std::string>& overrides, const std::filesystem::path& env_file,
+                  bool env_required) {
+  CommonFlags flags;
+  flags.overrides = overrides;
+  flags.env_file = env_file;
+  flags.env_required = env_required;
+  const auto done = serve(flags);
+  return done ? kDone : report(done.error());
+}
+
+void add_serve(CLI::App& app, Action& action) {
+  auto flags = std::make_shared<CommonFlags>();
+  CLI::App* command = app.add_subcommand("serve", "serve models over HTTP");
+  flags->add_to(*command);
+  flags->setting(*command, "-m,--models", "LLM_ALLOWED_MODELS", "comma-separated model references");
+  flags->setting(*command, "--host", "LLM_INFERENCE_HOSTNAME", "address to bind");
+  flags->setting(*command, "--port", "LLM_INFERENCE_PORT", "port to bind");
+  flags->setting(*command, "-c,--context", "LLM_CONTEXT_SIZE", "longest sequence in tokens");
+  flags->setting(*command, "--max-concurrent", "LLM_MAX_CONCURRENT_REQUESTS", "requests generating at once");
+  command->callback([flags, &action] {
+    action = [flags] { return serve_command(flags->overrides, flags->env_file, flags->env_required); };
+  });
+}
+
+}  // namespace quern

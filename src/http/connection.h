@@ -1,0 +1,87 @@
+// One client: reads requests, hands them to handlers, writes answers, and notices when the client leaves.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "http/access.h"
+#include "http/parser.h"
+#include "http/router.h"
+#include "http/server_state.h"
+#include "http/transport.h"
+
+namespace quern {
+
+/// One coroutine runs it, on the transport's executor (a strand). Reads and writes are started from there and
+/// complete by waking it, so that it can wait for several things at once: bytes, an event of the engine, a
+/// deadline.
+class Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  Connection(ServerState& server, std::unique_ptr<Transport> transport, std::string peer);
+  ~Connection();
+
+  /// Serves until either side ends it. `refused`: answers 503 at once, for the server is full. `on_end` is
+  /// called once, at the end.
+  void start(bool refused, std::function<void()> on_end);
+  /// From any thread: look again at what the server wants.
+  void poke();
+  /// From any thread: end now.
+  void kill();
+
+ private:
+  using Clock = ServerState::Clock;
+  template <class T>
+  using Awaitable = boost::asio::awaitable<T>;
+  enum class Fill { data, ended, timeout, closing };
+  struct Exchange;  // one request and what is known of its answer
+
+  Awaitable<void> serve(bool refused);
+  Awaitable<bool> handshake();
+  Awaitable<bool> serve_one();
+  Awaitable<bool> read_head(RequestParser& parser);
+  Awaitable<bool> read_body(Exchange& exchange, RequestParser& parser);
+  std::optional<HttpResponse> refuse(Exchange& exchange);
+  HttpResponse answer_options(const RouteMatch& match, const HttpRequest& request);
+  Awaitable<bool> dispatch(Exchange& exchange);
+  Awaitable<bool> run_answer(Exchange& exchange, Answer& answer);
+  Awaitable<bool> send_stream(Exchange& exchange, const Output& out);
+  Awaitable<bool> respond(Exchange& exchange, const HttpResponse& response);
+  Awaitable<bool> respond_early(const ApiError& error, const HttpRequest& request);
+  std::string head(const Exchange& exchange, int status, std::string_view content_type,
+                   const Headers& more) const;
+  void log(const Exchange& exchange) const;
+
+  void start_read();
+  Awaitable<Fill> fill(Clock::time_point deadline, bool idle);
+  /// `stream`: gives up when its reader has gone or is too slow; else null.
+  Awaitable<bool> write(std::string data, const Generation* stream = nullptr);
+  Awaitable<void> linger();
+  /// True when woken, false at the deadline.
+  Awaitable<bool> wait(Clock::time_point deadline);
+  void wake();
+  bool gone() const { return read_ended_; }
+  bool keep_body_room(size_t bytes);
+
+  ServerState& server_;
+  const ServerLimits& limits_;
+  std::unique_ptr<Transport> transport_;
+  std::string peer_;
+  boost::asio::steady_timer timer_;
+  std::function<void()> on_end_;
+  bool woken_ = false;
+
+  std::array<char, 8192> staging_;  // what a read under way writes to
+  std::string input_;               // read, not yet parsed
+  bool reading_ = false;
+  bool read_ended_ = false;  // the client has closed, or the connection broke
+
+  std::string write_buffer_;
+  bool writing_ = false;
+  bool write_failed_ = false;
+  bool closed_ = false;
+  size_t body_room_ = 0;
+};
+
+}  // namespace quern

@@ -1,0 +1,152 @@
+#include "http/prompt.h"
+
+#include "engine/chat_prompt.h"
+#include "http/request_fields.h"
+
+namespace quern {
+namespace {
+
+using Kind = FieldSpec::Kind;
+
+constexpr std::string_view kMessagesSchema =
+    R"({"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Message"}})";
+constexpr std::string_view kToolsSchema = R"({"type": ["array", "null"], "items": {"type": "object"}})";
+
+const std::vector<FieldSpec>& table() {
+  static const std::vector<FieldSpec> fields = {
+      {.name = "messages",
+       .about = "The conversation so far, oldest first.",
+       .required = true,
+       .schema = kMessagesSchema},
+      {.name = "tools",
+       .about = "Functions, given to the chat template. Calls come back as text.",
+       .schema = kToolsSchema},
+      {.name = "add_generation_prompt",
+       .kind = Kind::boolean,
+       .about = "End with what opens the assistant's turn. Default true."},
+      {.name = "chat_template_kwargs",
+       .kind = Kind::object,
+       .about = "More variables for the chat template."},
+  };
+  return fields;
+}
+
+/// The parts of a content array as one text.
+Parsed<std::string> join_parts(const Json& parts, const std::string& field) {
+  std::string text;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const Json& part = parts[i];
+    const std::string name = fmt::format("{}[{}]", field, i);
+    if (part.is_string()) {
+      if (i > 0) text += '\n';
+      text += part.get<std::string>();
+      continue;
+    }
+    const auto type = part.is_object() ? part.find("type") : part.end();
+    if (!part.is_object() || type == part.end() || !type->is_string())
+      return bad_field(name, fmt::format("must be an object with a type, got {}", shown(part)));
+    if (*type != "text" && *type != "input_text" && *type != "refusal")
+      return bad_field(name,
+                       fmt::format("type {} is not supported: this model takes text only", shown(*type)));
+    const auto value = part.find(*type == "refusal" ? "refusal" : "text");
+    if (value == part.end() || !value->is_string()) return bad_field(name + ".text", "must be a string");
+    if (i > 0) text += '\n';
+    text += value->get<std::string>();
+  }
+  return text;
+}
+
+/// OpenAI gives a call's arguments as JSON in a string; templates want the object.
+void open_arguments(Json& message) {
+  const auto calls = message.find("tool_calls");
+  if (calls == message.end() || !calls->is_array()) return;
+  for (Json& call : *calls) {
+    if (!call.is_object()) continue;
+    const auto function = call.find("function");
+    if (function == call.end() || !function->is_object()) continue;
+    const auto arguments = function->find("arguments");
+    if (arguments == function->end() || !arguments->is_string()) continue;
+    auto parsed = parse_json(arguments->get_ref<const std::string&>());
+    if (parsed && parsed->is_object()) *arguments = std::move(*parsed);
+  }
+}
+
+Parsed<Json> read_message(const Json& given, const std::string& field, bool knows_developer) {
+  if (!given.is_object()) return bad_field(field, fmt::format("must be an object, got {}", shown(given)));
+  Json message = given;
+  const auto role = message.find("role");
+  if (role == message.end() || !role->is_string() || role->get_ref<const std::string&>().empty())
+    return bad_field(field + ".role", role == message.end() ? "required, but missing" : "must be a string");
+  if (*role == "developer" && !knows_developer) *role = "system";  // OpenAI's newer name for it
+  const auto content = message.find("content");
+  const bool calls = message.contains("tool_calls") || message.contains("function_call");
+  if (content == message.end() || content->is_null()) {
+    if (!calls) return bad_field(field + ".content", "required, but missing");
+  } else if (content->is_array()) {
+    QUERN_TRY(*content, join_parts(*content, field + ".content"));
+  } else if (!content->is_string()) {
+    return bad_field(field + ".content",
+                     fmt::format("must be a string or an array of text parts, got {}", shown(*content)));
+  }
+  open_arguments(message);
+  return message;
+}
+
+Parsed<Json> read_messages(const Body& body, bool knows_developer) {
+  const Json& given = *body.find("messages");
+  if (!given.is_array() || given.empty())
+    return bad_field("messages",
+                     fmt::format("must be an array of at least one message, got {}", shown(given)));
+  Json messages = Json::array();
+  for (size_t i = 0; i < given.size(); ++i) {
+    QUERN_TRY(Json message, read_message(given[i], fmt::format("messages[{}]", i), knows_developer));
+    messages.push_back(std::move(message));
+  }
+  return messages;
+}
+
+/// `tools`, or the older `functions` in their form; none when the request says that none may be called.
+Parsed<Json> read_tools(const Body& body) {
+  Json tools = Json::array();
+  if (const Json* choice = body.find("tool_choice"); choice != nullptr && *choice == "none") return tools;
+  if (const Json* given = body.find("tools")) {
+    if (!given->is_array()) return bad_field("tools", fmt::format("must be an array, got {}", shown(*given)));
+    for (size_t i = 0; i < given->size(); ++i)
+      if (!(*given)[i].is_object()) return bad_field(fmt::format("tools[{}]", i), "must be an object");
+    tools = *given;
+  }
+  if (const Json* functions = body.find("functions"); functions != nullptr && functions->is_array())
+    for (const Json& function : *functions)
+      if (function.is_object()) tools.push_back({{"type", "function"}, {"function", function}});
+  return tools;
+}
+
+}  // namespace
+
+std::span<const FieldSpec> conversation_fields() { return table(); }
+
+Parsed<std::string> conversation_text(const ServedModel& model, const Body& body) {
+  const bool knows_developer =
+      model.chat_template && model.chat_template->source().find("developer") != std::string::npos;
+  Json variables = Json::object();
+  if (const Json* more = body.find("chat_template_kwargs")) variables = *more;
+  QUERN_TRY(variables["messages"], read_messages(body, knows_developer));
+  QUERN_TRY(Json tools, read_tools(body));
+  if (!tools.empty()) variables["tools"] = std::move(tools);
+  variables["add_generation_prompt"] = body.flag("add_generation_prompt", true);
+  auto text = render_chat(model, std::move(variables));
+  if (text) return std::move(*text);
+  ApiError error = to_api_error(text.error());
+  if (error.kind == ApiErrorKind::bad_request) error.param = "messages";
+  return fail(std::move(error));
+}
+
+Parsed<std::vector<int32_t>> conversation_tokens(const ServedModel& model, const Body& body) {
+  QUERN_TRY(const std::string text, conversation_text(model, body));
+  QUERN_TRY_VOID(check_text(model, text));
+  auto tokens = encode_chat(model, text);
+  QUERN_TRY_VOID(check_length(model, tokens.size()));
+  return tokens;
+}
+
+}  // namespace quern

@@ -1,0 +1,238 @@
+#include "http/request_fields.h"
+
+#include <algorithm>
+#include <charconv>
+
+namespace quern {
+namespace {
+
+using Kind = FieldSpec::Kind;
+
+constexpr size_t kMaxStops = 16;
+constexpr size_t kMaxBiases = 1024;
+constexpr int kDefaultMaxTokens = 512;
+/// A text this long may be too long at a glance; below it, counting tokens is cheap enough.
+constexpr size_t kGlance = 1 << 20;
+
+constexpr std::string_view kStopSchema =
+    R"({"type": ["string", "array", "null"], "items": {"type": "string"}, "maxItems": 16})";
+constexpr std::string_view kBiasSchema =
+    R"({"type": ["object", "null"], "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}})";
+
+const std::vector<FieldSpec>& table() {
+  static const std::vector<FieldSpec> fields = {
+      {.name = "model", .kind = Kind::string, .about = "Which model; the default one when absent."},
+      {.name = "temperature",
+       .kind = Kind::number,
+       .about = "0: greedy, always the likeliest token.",
+       .least = 0,
+       .most = 2},
+      {.name = "top_p",
+       .kind = Kind::number,
+       .about = "Nucleus sampling; 1: off.",
+       .least = 0,
+       .most = 1,
+       .above_least = true},
+      {.name = "top_k",
+       .kind = Kind::integer,
+       .about = "Only the k likeliest tokens; 0 or -1: off.",
+       .least = -1,
+       .most = 2147483647},
+      {.name = "min_p",
+       .kind = Kind::number,
+       .about = "Only tokens at least this likely, relative to the likeliest.",
+       .least = 0,
+       .most = 1},
+      {.name = "repetition_penalty",
+       .kind = Kind::number,
+       .about = "Over prompt and answer; 1: off.",
+       .least = 0,
+       .most = 10,
+       .above_least = true},
+      {.name = "presence_penalty",
+       .kind = Kind::number,
+       .about = "Subtracted once from tokens of the answer.",
+       .least = -2,
+       .most = 2},
+      {.name = "frequency_penalty",
+       .kind = Kind::number,
+       .about = "Subtracted from tokens of the answer as often as they occur.",
+       .least = -2,
+       .most = 2},
+      {.name = "seed", .kind = Kind::integer, .about = "The same seed gives the same text."},
+      {.name = "max_tokens",
+       .kind = Kind::integer,
+       .about = "Longest answer; cut to LLM_MAX_TOKENS_LIMIT.",
+       .least = 0,
+       .most = 2147483647},
+      {.name = "stop", .about = "Texts that end the answer; never part of it.", .schema = kStopSchema},
+      {.name = "logit_bias",
+       .kind = Kind::object,
+       .about = "Token id → -100 … 100, added to its logit.",
+       .schema = kBiasSchema},
+      {.name = "ignore_eos", .kind = Kind::boolean, .about = "Go on after the model's end-of-text token."},
+      {.name = "skip_special_tokens",
+       .kind = Kind::boolean,
+       .about = "false: control tokens are part of the text. Default true."},
+  };
+  return fields;
+}
+
+Parsed<std::vector<std::pair<int32_t, float>>> read_bias(const Body& body, int32_t vocab) {
+  std::vector<std::pair<int32_t, float>> biases;
+  const Json* map = body.find("logit_bias");
+  if (map == nullptr) return biases;
+  if (map->size() > kMaxBiases)
+    return bad_field("logit_bias",
+                     fmt::format("has {} entries, at most {} are allowed", map->size(), kMaxBiases));
+  for (const auto& [key, value] : map->items()) {
+    int32_t token = -1;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token);
+    if (error != std::errc() || end != key.data() + key.size() || token < 0 || token >= vocab)
+      return bad_field("logit_bias", fmt::format("keys must be token ids between 0 and {}, got {}", vocab - 1,
+                                                 shown(Json(key))));
+    if (!value.is_number() || !(value.get<double>() >= -100 && value.get<double>() <= 100))
+      return bad_field("logit_bias", fmt::format("values must be numbers between -100 and 100, got {} for {}",
+                                                 shown(value), key));
+    biases.emplace_back(token, value.get<float>());
+  }
+  return biases;
+}
+
+/// What the model's file recommends (its generation_config), where it does and the value makes sense.
+void take_model_defaults(const ServedModel& model, SamplingParams& sampling) {
+  if (!model.source) return;
+  const Metadata& metadata = model.source->metadata();
+  const auto value = [&](std::string_view key, double least, double most) -> std::optional<double> {
+    const auto number = metadata.number(key);
+    return number && *number >= least && *number <= most ? number : std::nullopt;
+  };
+  if (const auto v = value("general.sampling.temp", 0, 2)) sampling.temperature = static_cast<float>(*v);
+  if (const auto v = value("general.sampling.top_p", 1e-6, 1)) sampling.top_p = static_cast<float>(*v);
+  if (const auto v = value("general.sampling.top_k", 0, 1e9)) sampling.top_k = static_cast<int32_t>(*v);
+  if (const auto v = value("general.sampling.min_p", 0, 1)) sampling.min_p = static_cast<float>(*v);
+}
+
+int32_t max_tokens(const Config& config, const Body& body) {
+  int64_t wanted = config.default_max_tokens.value_or(kDefaultMaxTokens);
+  if (const auto given = body.integer("max_tokens")) wanted = *given;
+  if (const auto given = body.integer("max_completion_tokens")) wanted = *given;
+  return static_cast<int32_t>(std::min<int64_t>(wanted, config.max_tokens_limit));
+}
+
+size_t longest_token(const Tokenizer& tokenizer) {
+  size_t longest = 1;
+  for (int32_t id = 0; id < tokenizer.size(); ++id) longest = std::max(longest, tokenizer.raw(id).size());
+  return longest;
+}
+
+ApiError too_long(const ServedModel& model, size_t tokens, bool at_least) {
+  const int64_t context = model.engine->context();
+  return {ApiErrorKind::context_length,
+          fmt::format("the prompt has {}{} tokens, but this model's context is {} tokens, prompt and answer "
+                      "together: shorten the prompt",
+                      at_least ? "at least " : "", tokens, context),
+          "prompt"};
+}
+
+}  // namespace
+
+std::span<const FieldSpec> generation_fields() { return table(); }
+
+std::vector<FieldSpec> join_fields(std::initializer_list<std::span<const FieldSpec>> tables) {
+  std::vector<FieldSpec> all;
+  for (const auto& fields : tables) {
+    for (const FieldSpec& field : fields) {
+      const bool known = std::any_of(all.begin(), all.end(),
+                                     [&](const FieldSpec& other) { return other.name == field.name; });
+      if (!known) all.push_back(field);
+    }
+  }
+  return all;
+}
+
+Parsed<Request> read_request(App& app, const ServedModel& model, const Body& body, const HttpRequest& http) {
+  Request request;
+  request.id = http.id;
+  SamplingParams& s = request.sampling;
+  take_model_defaults(model, s);
+  if (app.config.default_temperature) s.temperature = *app.config.default_temperature;
+  if (app.config.default_top_p) s.top_p = *app.config.default_top_p;
+  const auto real = [&](std::string_view name, float& target) {
+    if (const auto value = body.number(name)) target = static_cast<float>(*value);
+  };
+  real("temperature", s.temperature);
+  real("top_p", s.top_p);
+  real("min_p", s.min_p);
+  real("repetition_penalty", s.repetition_penalty);
+  real("presence_penalty", s.presence_penalty);
+  real("frequency_penalty", s.frequency_penalty);
+  if (const auto k = body.integer("top_k")) s.top_k = static_cast<int32_t>(std::max<int64_t>(*k, 0));
+  if (const auto seed = body.integer("seed")) s.seed = static_cast<uint64_t>(*seed);
+  QUERN_TRY(s.logit_bias, read_bias(body, model.tokenizer->size()));
+  QUERN_TRY(request.stop, string_list(body, "stop", kMaxStops));
+  request.max_tokens = max_tokens(app.config, body);
+  request.ignore_eos = body.flag("ignore_eos", false);
+  request.special_text = !body.flag("skip_special_tokens", true);
+  return request;
+}
+
+Parsed<void> check_length(const ServedModel& model, size_t prompt_tokens) {
+  if (static_cast<int64_t>(prompt_tokens) >= model.engine->context())
+    return fail(too_long(model, prompt_tokens, false));
+  return {};
+}
+
+Parsed<void> check_text(const ServedModel& model, std::string_view text) {
+  if (text.size() <= kGlance) return {};
+  const size_t least = text.size() / longest_token(*model.tokenizer);
+  if (static_cast<int64_t>(least) >= model.engine->context()) return fail(too_long(model, least, true));
+  return {};
+}
+
+Parsed<std::vector<int32_t>> encode_prompt(const ServedModel& model, std::string_view text,
+                                           const EncodeOptions& options) {
+  QUERN_TRY_VOID(check_text(model, text));
+  auto tokens = model.tokenizer->encode(text, options);
+  QUERN_TRY_VOID(check_length(model, tokens.size()));
+  return tokens;
+}
+
+void repeat_request(std::vector<Request>& out, const Request& request, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    out.push_back(request);
+    // The first choice keeps the seed, so that n = 1 and choice 0 of n are the same text.
+    if (request.sampling.seed)
+      out.back().sampling.seed = *request.sampling.seed + static_cast<uint64_t>(i) * 0x9e3779b97f4a7c15u;
+  }
+}
+
+Parsed<void> check_choices(App& app, int64_t choices, std::string_view field) {
+  const int64_t room = int64_t{app.config.max_concurrent_requests} + app.config.max_queued_requests;
+  if (choices > room)
+    return bad_field(
+        field, fmt::format("asks for {} answers at once, but this server takes {} (running and waiting)",
+                           choices, room));
+  return {};
+}
+
+Parsed<std::shared_ptr<ServedModel>> find_model(App& app, const std::optional<std::string>& name) {
+  auto model = app.host.get(name.value_or(""));
+  if (model) return std::move(*model);
+  const Error& error = model.error();
+  if (error.code == ErrorCode::not_found)
+    return fail(ApiError{ApiErrorKind::unknown_model, error.message, "model"});
+  if (error.code != ErrorCode::unavailable) return fail(to_api_error(error));
+  // Loading, or failed for good? The host's list says which.
+  for (const ModelStatus& status : app.host.status()) {
+    const bool asked =
+        name && !name->empty() ? status.id == *name || status.id.starts_with(*name + ":") : true;
+    if (!asked) continue;
+    if (status.state == ModelState::failed) return fail(ApiError{ApiErrorKind::model_load, error.message});
+    const int wait = status.eta_s > 0 ? static_cast<int>(std::min(status.eta_s + 1, 600.0)) : 5;
+    return fail(ApiError{ApiErrorKind::unavailable, error.message, {}, wait});
+  }
+  return fail(ApiError{ApiErrorKind::unavailable, error.message, {}, 5});
+}
+
+}  // namespace quern
