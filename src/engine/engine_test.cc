@@ -367,15 +367,24 @@ TEST(Engine, ACancelledPromptIsNotContinued) {
 }
 
 TEST(Engine, ALongPromptDoesNotStallOthers) {
-  Fixture fixture({.block_size = 16, .chunk_rows = 10}, 4096);
+  std::atomic<int> steps = 0, quick_steps = 0;
+  Fixture fixture({.block_size = 16, .chunk_rows = 10}, 4096, nullptr, [&](const ForwardBatch&) -> Result<> {
+    ++steps;
+    return {};
+  });
   Receiver slow, quick;
-  ASSERT_TRUE(fixture.engine->submit(greedy(some_prompt(3000, 1), 2), slow.sink()));
   Request request = greedy(some_prompt(4, 2), 20);
   request.ignore_eos = true;
-  ASSERT_TRUE(fixture.engine->submit(request, quick.sink()));
+  ASSERT_TRUE(fixture.engine->submit(greedy(some_prompt(3000, 1), 2), slow.sink()));
+  ASSERT_TRUE(
+      fixture.engine->submit(request, [&, submitted = steps.load(), sink = quick.sink()](Event event) {
+        quick_steps = steps - submitted;
+        sink(std::move(event));
+      }));
   quick.wait();
-  EXPECT_FALSE(slow.ended);
   slow.wait();
+  EXPECT_GE(steps, 300);
+  EXPECT_LE(quick_steps, 25);
 }
 
 TEST(Engine, TheQueueIsBoundedInLengthAndTime) {
