@@ -72,9 +72,9 @@ struct Loop {
 };
 
 struct Limits {
-  size_t bytes = size_t{512} << 20;  // all that one rendering builds, put together
-  size_t output = size_t{64} << 20;  // the text at the end
-  size_t steps = 20'000'000;
+  size_t bytes = size_t{128} << 20;  // all that one rendering builds, put together
+  size_t output = size_t{32} << 20;  // the text at the end
+  size_t steps = 5'000'000;
   size_t depth = 700;  // of evaluation: expressions, statements and macro calls
 };
 
