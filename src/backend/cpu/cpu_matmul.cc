@@ -79,7 +79,7 @@ void CpuBackend::matmul(Tensor out, const Weight& weight, Tensor in, const Vecto
 
 void CpuBackend::matmul_multi(std::span<const MatmulTarget> targets, Tensor in) {
   for (const MatmulTarget& t : targets) {
-    const auto& weight = static_cast<const CpuWeight&>(*t.weight);
+    [[maybe_unused]] const auto& weight = static_cast<const CpuWeight&>(*t.weight);
     QUERN_DCHECK(t.out.rows == in.rows && t.out.cols == weight.rows && in.cols == weight.cols);
     QUERN_DCHECK(weight.experts == 1 && !weight.table_only);
     QUERN_DCHECK(t.bias == nullptr || static_cast<int64_t>(t.bias->host().size()) == weight.rows);

@@ -1,7 +1,12 @@
 // Tiles of the affine family (packed.h) by int8 activations.
 
 using B = V::B;
+constexpr int kAhead = 4096;            // bytes from what is used to what is asked of memory
 constexpr int kPartBytes = 4 * kLanes;  // of a 64-byte code vector
+
+QUERN_INLINE void prefetch_ahead(const uint8_t* p, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + kAhead + i);
+}
 
 /// Code vector J of the unit (this part's rows), from its planes.
 template <int kBits, int J>
@@ -14,7 +19,7 @@ QUERN_INLINE B unpack_one(const uint8_t* unit) {
     if constexpr (kBits == 2) return low;
     return V::either(low, V::template shift_and<J - 2>(V::load_bytes(unit + 128), 4));
   } else {
-    const B low = V::template shift_and < J < 4 ? 0 : 4 > (V::load_bytes(unit + 64 * (J & 3)), 15);
+    const B low = V::template shift_and<(J < 4 ? 0 : 4)>(V::load_bytes(unit + 64 * (J & 3)), 15);
     if constexpr (kBits == 4) return low;
     if constexpr (kBits == 5)
       return V::either(low, V::template shift_and<J - 4>(V::load_bytes(unit + 256), 16));
@@ -95,6 +100,8 @@ void dot_super(const uint8_t* codes, const SuperScales& scales, int units, const
     F f[C];
     QUERN_UNROLL for (int c = 0; c < C; ++c) f[c] = V::load(acc + 16 * c + lane);
     for (int u = 0; u < units; ++u) {
+      // Tiles are read once, in order. (Codes of "7 bits" are in L1 already.)
+      if (kBits != 7 && part == 0) prefetch_ahead(unit, 64 * kPlanes);
       B code[8];
       unpack_unit<kBits>(unit, code);
       QUERN_UNROLL for (int g = 0; g < kGroups; ++g) {
@@ -149,6 +156,7 @@ DotWidths find_dot(const PackedLayout& layout) {
 template <int kBits>
 void expand_codes(const uint8_t* codes, int units, uint8_t* out) {
   for (int u = 0; u < units; ++u, codes += 64 * kBits, out += 512) {
+    prefetch_ahead(codes, 64 * kBits);
     for (int part = 0; part < kParts; ++part) {
       B code[8];
       unpack_unit<kBits>(codes + part * kPartBytes, code);
@@ -171,6 +179,7 @@ void affine_tile_bits(const AffineTile& job) {
   const uint8_t* super = job.tile;
   for (int64_t u = 0; u < layout.units(); u += kSuperUnits) {
     const int units = static_cast<int>(std::min<int64_t>(kSuperUnits, layout.units() - u));
+    prefetch_ahead(super, layout.header_bytes(units));
     const uint8_t* codes = expand_scales(layout, super, units, scales);
     super = codes + units * layout.unit_bytes();
     if constexpr (kBits < 7) {
