@@ -80,6 +80,7 @@ Result<> add_spm(Metadata& metadata, int64_t size, bool old) {
   v.add("<s>", kControl);
   v.add("</s>", kControl);
   for (int byte = 0; byte < 256; ++byte) v.add(fmt::format("<0x{:02X}>", byte), kByte);
+  v.add("<|endoftext|>", kControl);  // llama.cpp asks for it in models that are named phi3
   const int64_t first_word = v.size();
   constexpr double kWorst = -1e6;  // single characters are what merges start from
   v.add(space, kNormal, kWorst);
