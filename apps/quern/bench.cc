@@ -224,7 +224,7 @@ Result<> bench(const BenchFlags& flags) {
   options.context = flags.depth + std::max(flags.prompt, flags.generate);
   QUERN_TRY(const auto model, load_model(*source, *backend, options));
   const WeightCount weights = count_weights(*source, model->config());
-  const MachineLimits limits = measure_machine(config.threads > 0 ? config.threads : physical_cores());
+  QUERN_TRY(const MachineLimits limits, measure_machine(config.threads));
   Bench bench(*backend, *model, weights, limits, flags);
   std::vector<Measured> results;
   if (flags.prompt > 0) {
