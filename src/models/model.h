@@ -41,6 +41,7 @@ struct ModelConfig {
 };
 
 /// Fails by naming the key: unsupported architecture (and which work), missing or absurd values.
+/// `context_limit` is ModelOptions::context.
 Result<ModelConfig> read_model_config(const WeightSource& source, int64_t context_limit = 0);
 
 class Model {
@@ -50,7 +51,10 @@ class Model {
   /// All parameters, and the bytes their weights take in the file.
   virtual int64_t parameters() const = 0;
   virtual KvShape kv_shape(int64_t block_size, KvType type) const = 0;
-  /// Runs one step and writes logit_rows.size() × vocab floats to `logits`. Fails only on memory.
+  /// Runs one step and writes logit_rows.size() × vocab floats to `logits`. Each row's logits are the same to
+  /// the bit whatever else is in the step, and however a prompt is cut into steps. Fails, with nothing run,
+  /// on a token that is not in the vocabulary, on more than max_batch_rows rows, and on parts that do not fit
+  /// together.
   virtual Result<> forward(const ForwardBatch& batch, KvCache& cache, std::span<float> logits) = 0;
 };
 
