@@ -25,7 +25,7 @@ const textOf = (chunks) => chunks.map((c) => c.choices[0]?.delta?.content ?? c.c
 test("models are listed and found by id", async () => {
   const list = await client.models.list();
   assert.equal(list.data[0].id, model);
-  assert.equal((await client.models.retrieve(encodeURIComponent(model))).id, model);
+  assert.equal((await client.models.retrieve(model)).id, model);
 });
 
 test("a chat answer has the shape that the client declares", async () => {
@@ -54,7 +54,7 @@ test("the stream is the answer", async () => {
 });
 
 test("completions take text and token ids alike", async () => {
-  const { tokens } = (await server.post("/tokenize", { model, content: "Once upon a time" })).json;
+  const { tokens } = (await server.post("/tokenize", { model, content: "Once upon a time", add_special: true })).json;
   const byText = await client.completions.create({ model, prompt: "Once upon a time", ...greedy });
   const byIds = await client.completions.create({ model, prompt: tokens, ...greedy });
   assert.equal(byIds.choices[0].text, byText.choices[0].text);
