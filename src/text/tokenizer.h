@@ -29,10 +29,11 @@ class Tokenizer {
 
   /// Any bytes are accepted; invalid UTF-8 goes through byte tokens. Time is near-linear in the length.
   virtual std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const = 0;
-  /// The bytes one token stands for: may be part of a UTF-8 character. Control tokens are empty unless
-  /// `special`. `first`: the token begins the text (SentencePiece drops the leading space it added).
+  /// The bytes one token stands for: may be part of a UTF-8 character. Control and unknown tokens are empty
+  /// unless `special`. A token outside the vocabulary is empty.
   virtual std::string piece(int32_t token, bool special = false) const = 0;
-  /// Text of a whole sequence, leading-space rule applied; special tokens are dropped unless `special`.
+  /// Text of a whole sequence: the pieces, less the space that SentencePiece-style encoding put before the
+  /// first word. Special tokens are dropped unless `special`; user-defined ones stay.
   virtual std::string decode(std::span<const int32_t> tokens, bool special = false) const = 0;
 
   virtual int32_t size() const = 0;
