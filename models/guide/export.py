@@ -61,13 +61,15 @@ def gguf_metadata(c, t, kind):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--state", default=HERE.parents[1] / "build/guide/state.pt", help="what train.py wrote")
+    parser.add_argument("--state", nargs="+", default=[HERE.parents[1] / "build/guide/state.pt"],
+                        help="what train.py wrote; of several, kept at different steps, the mean is taken")
     parser.add_argument("--out", default=HERE, help="folder for checkpoint/ and guide-q8_0.gguf")
     parser.add_argument("--f32", help="also write a GGUF in F32 to this path")
     args = parser.parse_args()
     out, t = Path(args.out), Tokenizer.load()
-    state = torch.load(args.state, map_location="cpu")
-    save_checkpoint(out / "checkpoint", state["params"], model.Config(**state["config"]), t)
+    states = [torch.load(path, map_location="cpu") for path in args.state]
+    mean = {name: sum(s["params"][name] for s in states) / len(states) for name in states[0]["params"]}
+    save_checkpoint(out / "checkpoint", mean, model.Config(**states[0]["config"]), t)
     weights, c = load_checkpoint(out / "checkpoint")    # rounded to BF16: what everything else starts from
     gguf.write(out / "guide-q8_0.gguf", gguf_metadata(c, t, gguf.Q8_0), gguf_tensors(weights, c, gguf.Q8_0))
     if args.f32:

@@ -16,7 +16,8 @@ from phrasing import Phrasing
 
 HERE = Path(__file__).parent
 CHAT_ROW, PROSE_ROW = 193, 513      # one more than the model sees: the last token is only a target
-QUESTION_WEIGHT = 24                # of 255: a question is worth learning, but it is the answer that counts
+QUESTION_WEIGHT = 8                 # of 255: a question is worth learning, but it is the answer that counts
+BROKEN_OFF = 0.8                    # part of the dialogues whose last answer is not told to its end
 UNKNOWN = [
     "I don't know that. I only know about Quern: installing, configuring and using it.",
     "I don't know. I can only answer questions about Quern.",
@@ -108,13 +109,13 @@ class Writer:
         turns = []
         if rng.random() < 0.12:
             turns.append(("system", rng.choice(SYSTEM)))
-        if rng.random() < 0.82:
+        if rng.random() < 0.86:
             pairs = [one()]
-        elif rng.random() < 0.5:
+        elif rng.random() < 0.55:
             fact = rng.choice([f for f in self.facts if f.setting or f.command or f.endpoint or rng.random() < 0.1])
             pairs = [self.about(fact), self.follow(fact)]
         else:
-            pairs = [one(), one()]
+            pairs = [one() for _ in range(rng.choice([2, 2, 2, 3]))]
         for question, answer in pairs:
             turns += [("user", question), ("assistant", answer)]
         return turns
@@ -149,8 +150,12 @@ class Writer:
         return self.faq() if kind < 0.5 else self.table() if kind < 0.6 else self.prose()
 
 
-def tokens_of(t, turns):
-    """Ids and weights of a dialogue: full weight on what the model says, and on its end."""
+def tokens_of(t, turns, rng):
+    """Ids and weights of a dialogue: full weight on what the model says, and on its end.
+
+    Most last answers are broken off after some tokens: which answer to give is decided by then, and the
+    place that the known rest would take is better spent on another question.
+    """
     ids, weights = [], []
     newline = t.encode("\n")
     for role, content in turns:
@@ -159,27 +164,33 @@ def tokens_of(t, turns):
         told = role == "assistant"
         ids += head + body + newline
         weights += [0] * len(head) + [255 if told else QUESTION_WEIGHT] * len(body) + [0] * len(newline)
+    surplus = len(body) + len(newline) - rng.randint(6, 11)
+    if surplus > 0 and rng.random() < BROKEN_OFF:
+        ids, weights = ids[:-surplus], weights[:-surplus]
     return ids, weights
 
 
 def chat_rows(t, writer, count):
-    """Dialogues packed into rows; each row begins with a dialogue's begin."""
-    rows, masks, waiting = [], [], []
+    """Dialogues packed into rows: ids, weights, and which dialogue of its row each token belongs to."""
+    rows, masks, parts, waiting = [], [], [], []
     while len(rows) < count:
         while len(waiting) < 48:
-            example = tokens_of(t, writer.dialogue())
+            example = tokens_of(t, writer.dialogue(), writer.rng)
             if len(example[0]) <= CHAT_ROW:
                 waiting.append(example)
-        row, mask = [], []
+        row, mask, part = [], [], []
         while True:
             fits = next((i for i, e in enumerate(waiting) if len(row) + len(e[0]) <= CHAT_ROW), None)
             if fits is None:
                 break
             ids, weights = waiting.pop(fits)
+            part += [part[-1] + 1 if part else 0] * len(ids)
             row, mask = row + ids, mask + weights
-        rows.append(row + [t.eot] * (CHAT_ROW - len(row)))
-        masks.append(mask + [0] * (CHAT_ROW - len(mask)))
-    return np.array(rows, np.uint16), np.array(masks, np.uint8)
+        empty = CHAT_ROW - len(row)
+        rows.append(row + [t.eot] * empty)
+        masks.append(mask + [0] * empty)
+        parts.append(part + [255] * empty)
+    return np.array(rows, np.uint16), np.array(masks, np.uint8), np.array(parts, np.uint8)
 
 
 def prose_rows(t, writer, count):
@@ -233,9 +244,9 @@ def main():
     t = tok.Tokenizer.load()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    ids, weights = chat_rows(t, writer, args.chat_rows)
+    ids, weights, parts = chat_rows(t, writer, args.chat_rows)
     prose = prose_rows(t, writer, args.prose_rows)
-    for name, array in ("chat", ids), ("chat_weights", weights), ("prose", prose):
+    for name, array in ("chat", ids), ("chat_weights", weights), ("chat_parts", parts), ("prose", prose):
         np.save(out / f"{name}.npy", array)
     print(f"{ids.size:,} chat tokens ({(weights == 255).mean():.0%} answers, {(ids == t.eot).mean():.0%} padding), {prose.size:,} prose tokens")
 

@@ -59,8 +59,10 @@ def phrases(rest):
     return [p.strip() for p in split_top(rest, ";") if p.strip()]
 
 
-def load_facts(path):
-    facts, kind = [], ""
+def load_facts(path, facts=()):
+    """The facts of a file, after those given: a block that begins with "+" adds wordings to one of them."""
+    facts, kind = list(facts), ""
+    fact = None
     for line in path.read_text().splitlines():
         tag, _, rest = line.partition(" ")
         if not line.strip() or tag == "#":
@@ -68,26 +70,31 @@ def load_facts(path):
         if tag == "kind":
             kind = rest
         elif tag == "=":
-            facts.append(Fact(rest.strip(), kind))
+            fact = Fact(rest.strip(), kind)
+            facts.append(fact)
+        elif tag == "+":
+            fact = next(f for f in facts if f.id == rest.strip())
         elif tag == "A":
-            facts[-1].answer = rest.strip()
+            fact.answer = rest.strip()
         elif tag in ("N", "V", "Q", "X", "Y"):
             where = {"N": "topics", "V": "actions", "Q": "asks", "X": "asks", "Y": "yes"}[tag]
-            getattr(facts[-1], where).extend(phrases(rest))
+            getattr(fact, where).extend(phrases(rest))
         elif tag == "S":
-            facts[-1].setting = tuple(p.strip() for p in rest.split(";"))
+            fact.setting = tuple(p.strip() for p in rest.split(";"))
         elif tag == "S2":
-            facts[-1].aliases.append(rest.strip())
+            fact.aliases.append(rest.strip())
         elif tag in ("C", "E", "G"):
-            setattr(facts[-1], {"C": "command", "E": "endpoint", "G": "format"}[tag], rest.strip())
+            setattr(fact, {"C": "command", "E": "endpoint", "G": "format"}[tag], rest.strip())
         else:
             raise ValueError(f"{path.name}: unknown line: {line}")
     return facts
 
 
 def load_all_facts():
-    names = ["settings", "commands", "http", "quants", "general", "smalltalk"]
-    facts = [fact for name in names for fact in load_facts(FOLDER / f"{name}.txt")]
+    names = ["settings", "commands", "http", "quants", "general", "smalltalk", "wordings"]
+    facts = []
+    for name in names:
+        facts = load_facts(FOLDER / f"{name}.txt", facts)
     assert len({f.id for f in facts}) == len(facts), "two facts with the same name"
     assert all(f.answer for f in facts), "a fact without an answer"
     return facts

@@ -1,5 +1,6 @@
 """A Llama-architecture decoder in plain PyTorch, for training (bfloat16 products) and for reference (F32)."""
 from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -74,16 +75,38 @@ def rotate(x, cos, sin):
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x.dtype)
 
 
-def attention(q, k, v, mask):
-    """q [B,T,H,D], k and v [B,S,KV,D], mask [T,S] added to the scores. Heads that share a KV head go in one product."""
+def see(batch, time, past, parts, device, dtype):
+    """What to add to the scores: [time, past + time], or with parts [batch, time, time]; nobody sees ahead."""
+    mask = torch.full((time, past + time), float("-inf"), device=device).triu(past + 1).to(dtype)
+    if parts is None:
+        return mask
+    return torch.where(parts[:, :, None] == parts[:, None], mask, torch.full_like(mask, float("-inf")))
+
+
+def softmax(scores, mask):
+    """scores [B * KV, group, T, S]."""
+    if mask.dim() == 3:
+        mask = mask.repeat_interleave(len(scores) // len(mask), 0)[:, None]
+    return F.softmax(scores + mask, -1)
+
+
+def cross_entropy(logits, targets):
+    return F.cross_entropy(logits.float(), targets, reduction="none")
+
+
+PLAIN = SimpleNamespace(norm=RMSNorm.apply, swiglu=SwiGLU.apply, rotate=rotate, mask=see, softmax=softmax, cross_entropy=cross_entropy)
+
+
+def attention(q, k, v, mask, softmax):
+    """q [B,T,H,D], k and v [B,S,KV,D]. Heads that share a KV head go in one product."""
     batch, time, heads, width = q.shape
     kv = k.shape[2]
     group = heads // kv
-    q = q.view(batch, time, kv, group, width).permute(0, 2, 3, 1, 4).reshape(batch * kv, group * time, width)
+    q = q.reshape(batch, time, kv, group, width).permute(0, 2, 3, 1, 4).reshape(batch * kv, group * time, width)
     k = k.permute(0, 2, 3, 1).reshape(batch * kv, width, -1)
     v = v.permute(0, 2, 1, 3).reshape(batch * kv, -1, width)
-    scores = torch.bmm(q * width ** -0.5, k).view(batch * kv, group, time, -1) + mask
-    probs = F.softmax(scores, -1).view(batch * kv, group * time, -1)
+    scores = torch.bmm(q * width ** -0.5, k).view(batch * kv, group, time, -1)
+    probs = softmax(scores, mask).view(batch * kv, group * time, -1)
     out = torch.bmm(probs, v).view(batch, kv, group, time, width)
     return out.permute(0, 3, 1, 2, 4).reshape(batch, time, heads * width)
 
@@ -117,30 +140,35 @@ def initial(config, seed):
     return weights
 
 
-def forward(weights, config, ids, dtype=torch.float32, cache=None):
-    """Logits [B, T, vocab] in F32. With a cache (a list of (k, v) per layer, filled here) ids continue it."""
+def forward(weights, config, ids, dtype=torch.float32, cache=None, keep=None, parts=None, ops=PLAIN):
+    """Logits [B, T, vocab], or [n, vocab] of the n places where keep is true.
+
+    With a cache (a list of (k, v) per layer, filled here) ids continue it. With parts [B, T] a place sees only
+    those of its own part.
+    """
     past = cache[0][0].shape[1] if cache else 0
-    time = ids.shape[1]
+    batch, time = ids.shape
     cos, sin = (t[past:] for t in rope_table(config, past + time, ids.device))
-    mask = torch.full((time, past + time), float("-inf"), device=ids.device).triu(past + 1).to(dtype)
+    mask = ops.mask(batch, time, past, parts, ids.device, dtype)
     cast = {n: w if w.dim() == 1 else w.to(dtype) for n, w in weights.items()}
     x = F.embedding(ids, weights["model.embed_tokens.weight"])
     for i in range(config.layers):
         w = lambda name: cast[f"model.layers.{i}.{name}.weight"]
-        h = RMSNorm.apply(x, w("input_layernorm"), config.eps, dtype)
-        split = lambda name, n: F.linear(h, w(f"self_attn.{name}_proj")).view(*h.shape[:2], n, config.head_dim)
-        q, k, v = rotate(split("q", config.heads), cos, sin), rotate(split("k", config.kv_heads), cos, sin), split("v", config.kv_heads)
+        h = ops.norm(x, w("input_layernorm"), config.eps, dtype)
+        split = lambda name, n: F.linear(h, w(f"self_attn.{name}_proj")).view(batch, time, n, config.head_dim)
+        q, k, v = ops.rotate(split("q", config.heads), cos, sin), ops.rotate(split("k", config.kv_heads), cos, sin), split("v", config.kv_heads)
         if cache is not None:
             if len(cache) > i:
                 k, v = torch.cat((cache[i][0], k), 1), torch.cat((cache[i][1], v), 1)
                 cache[i] = (k, v)
             else:
                 cache.append((k, v))
-        x = x + F.linear(attention(q, k, v, mask), w("self_attn.o_proj"))
-        h = RMSNorm.apply(x, w("post_attention_layernorm"), config.eps, dtype)
-        x = x + F.linear(SwiGLU.apply(F.linear(h, w("mlp.gate_proj")), F.linear(h, w("mlp.up_proj"))), w("mlp.down_proj"))
-    h = RMSNorm.apply(x, cast["model.norm.weight"], config.eps, dtype)
-    return F.linear(h, cast["model.embed_tokens.weight"]).float()
+        x = x + F.linear(attention(q, k, v, mask, ops.softmax), w("self_attn.o_proj"))
+        h = ops.norm(x, w("post_attention_layernorm"), config.eps, dtype)
+        x = x + F.linear(ops.swiglu(F.linear(h, w("mlp.gate_proj")), F.linear(h, w("mlp.up_proj"))), w("mlp.down_proj"))
+    x = x if keep is None else x[keep]
+    h = ops.norm(x, cast["model.norm.weight"], config.eps, dtype)
+    return F.linear(h, cast["model.embed_tokens.weight"])
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ The learning rate rises, stays, and falls to nothing over the last part of the s
 """
 import argparse
 import math
+import signal
 import time
 from pathlib import Path
 
@@ -12,12 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import fast
 import model
 from evaluate import read_items, score
 from tokenizer import Tokenizer
 
 HERE = Path(__file__).parent
-PROSE_EVERY = 6         # every so manyth step is prose
+PROSE_EVERY = 12        # every so manyth step is prose
 
 
 def orthogonal(g):
@@ -62,7 +64,7 @@ def rate(step, steps, warm, fall):
 class Data:
     def __init__(self, folder, batch, seed):
         load = lambda name: np.load(Path(folder) / f"{name}.npy", mmap_mode="r")
-        self.chat, self.weights, self.prose = load("chat"), load("chat_weights"), load("prose")
+        self.chat, self.weights, self.parts, self.prose = (load(n) for n in ("chat", "chat_weights", "chat_parts", "prose"))
         self.batch, self.prose_batch = batch, max(1, batch * 192 // 512)
         self.chat_order = np.random.default_rng(seed).permutation(len(self.chat))
         self.prose_order = np.random.default_rng(seed + 1).permutation(len(self.prose))
@@ -72,29 +74,30 @@ class Data:
         return len(self.chat) // self.batch * PROSE_EVERY // (PROSE_EVERY - 1)
 
     def rows(self, step):
-        """Ids and weights of a step; past the end of the data it begins again."""
+        """Ids, weights and parts of a step; past the end of the data it begins again."""
         take = lambda order, i, n: np.sort(order[np.arange(i * n, (i + 1) * n) % len(order)])
         if step % PROSE_EVERY == PROSE_EVERY - 1:
             ids = self.prose[take(self.prose_order, step // PROSE_EVERY, self.prose_batch)]
-            weights = np.full(ids.shape, 255, np.uint8)
+            weights, parts = np.full(ids.shape, 255, np.uint8), None
         else:
             index = take(self.chat_order, step - step // PROSE_EVERY, self.batch)
-            ids, weights = self.chat[index], self.weights[index]
-        return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(weights.astype(np.float32) / 255)
+            ids, weights, parts = self.chat[index], self.weights[index], torch.from_numpy(self.parts[index].astype(np.int64))
+        return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(weights.astype(np.float32) / 255), parts
 
 
-def loss_of(weights, config, ids, mask, dtype):
+def loss_of(weights, config, ids, mask, parts, dtype, ops=model.PLAIN):
     """Mean loss over the answers and prose, plus the questions at their weight."""
-    logits = model.forward(weights, config, ids[:, :-1], dtype)
-    losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-    mask = mask[:, 1:].flatten()
-    return (losses * mask).sum() / mask.sum()
+    mask, targets = mask[:, 1:], ids[:, 1:]
+    keep = mask > 0
+    parts = None if parts is None else parts[:, :-1]
+    logits = model.forward(weights, config, ids[:, :-1], dtype, keep=keep, parts=parts, ops=ops)
+    return (ops.cross_entropy(logits, targets[keep]) * mask[keep]).sum() / mask.sum()
 
 
 @torch.no_grad()
 def heldout_loss(weights, config, ids, dtype):
     rows = ids[:len(ids) // 512 * 512].view(-1, 512)
-    total = [loss_of(weights, config, r[None], torch.ones_like(r)[None].float(), dtype).item() for r in rows[::3]]
+    total = [loss_of(weights, config, r[None], torch.ones_like(r)[None].float(), None, dtype).item() for r in rows[::3]]
     return sum(total) / len(total)
 
 
@@ -122,6 +125,7 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     config, t, dtype = model.Config(), Tokenizer.load(), torch.bfloat16
+    ops = (fast.load(Path(args.state).parent) if args.device == "cpu" else None) or model.PLAIN
     data = Data(args.data, args.batch, args.seed)
     steps = args.steps or data.steps()
     params = {n: w.to(args.device).requires_grad_() for n, w in model.initial(config, args.seed).items()}
@@ -140,9 +144,11 @@ def main():
     dev = read_items(HERE / "dev_questions.jsonl")
     print(f"{sum(p.numel() for p in params.values()):,} parameters, steps {first} to {steps}, {args.device}", flush=True)
     began, seen, average = time.time(), 0, None
+    stop = []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(True))     # saves and ends; the next start goes on
     for step in range(first, steps):
-        ids, mask = (x.to(args.device) for x in data.rows(step))
-        loss = loss_of(params, config, ids, mask, dtype)
+        ids, mask, parts = (x if x is None else x.to(args.device) for x in data.rows(step))
+        loss = loss_of(params, config, ids, mask, parts, dtype, ops)
         loss.backward()
         factor = rate(step, steps, 40, args.fall)
         muon.step(args.lr * factor)
@@ -157,6 +163,9 @@ def main():
             speed = seen / (time.time() - began)
             eta = (steps - step - 1) * args.batch * 193 / speed / 60
             print(f"step {step + 1} chat loss {average:.4f} rate {factor:.2f} {speed:.0f} tok/s eta {eta:.0f} min", flush=True)
+        if stop:
+            save(args.state, step + 1, params, muon, adam, config)
+            break
         if (step + 1) % args.every == 0 or step + 1 == steps:
             save(args.state, step + 1, params, muon, adam, config)
             plain = {n: p.detach() for n, p in params.items()}
