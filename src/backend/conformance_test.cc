@@ -371,6 +371,24 @@ TEST_P(Isa, GatherScatterRead) {
   EXPECT_EQ(host[21], sum.at(1, 51));
 }
 
+TEST_P(Isa, UnalignedFilesGiveTheSameBits) {
+  auto backend = make(GetParam());
+  for (const QuantInfo* info : formats()) {
+    const TestMatrix m = random_matrix(*info, {5, 512}, 98);
+    std::vector<std::byte> shifted(m.bytes.size() + 1);
+    std::copy(m.bytes.begin(), m.bytes.end(), shifted.begin() + 1);
+    RawTensor tensor = m.tensor;
+    tensor.data = std::span(shifted).subspan(1);
+    const TestTensor x = TestTensor::random(3, 512, 99);
+    auto w = backend->prepare(m.tensor), w_shifted = backend->prepare(tensor);
+    EXPECT_TRUE(same_bits(multiply(*backend, **w, x), multiply(*backend, **w_shifted, x))) << info->name;
+    const std::vector<int32_t> ids = {4};
+    TestTensor out(1, 512);
+    backend->embed(out.view, **w_shifted, ids);
+    EXPECT_TRUE(same_bits(out.values, std::span(m.exact).subspan(4 * 512))) << info->name;
+  }
+}
+
 // ---- attention
 
 struct AttentionCase {

@@ -26,8 +26,12 @@ uint64_t next_vector_id() {
   return ++last;
 }
 
-/// A type that the kernels read as it lies in the file.
-bool native_float(DType dtype) { return dtype == DType::F32 || dtype == DType::F16 || dtype == DType::BF16; }
+/// The kernels read it as it lies in the file: a type of theirs, and aligned (a file need not be).
+bool native_float(const RawTensor& tensor) {
+  const auto address = reinterpret_cast<uintptr_t>(tensor.data.data());
+  if (tensor.dtype == DType::F32) return address % 4 == 0;
+  return (tensor.dtype == DType::F16 || tensor.dtype == DType::BF16) && address % 2 == 0;
+}
 
 const CpuWeight& cpu_weight(const Weight& weight) { return static_cast<const CpuWeight&>(weight); }
 
@@ -92,7 +96,7 @@ Result<std::unique_ptr<Weight>> CpuBackend::prepare_table(const RawTensor& tenso
 
 Result<std::unique_ptr<Weight>> CpuBackend::prepare(const RawTensor& tensor) {
   QUERN_TRY(auto weight, check_matrix(tensor));
-  if (native_float(tensor.dtype)) return weight;
+  if (native_float(tensor)) return weight;
   const QuantInfo& info = *find_quant(tensor.dtype);
   weight->layout = packed_layout(info, weight->cols);
   if (weight->layout) {
