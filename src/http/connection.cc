@@ -255,6 +255,7 @@ asio::awaitable<bool> Connection::serve_one() {
   const bool got_head = co_await read_head(parser);
   if (!got_head) co_return false;
 
+  const bool expects_continue = parser.expects_continue();
   Exchange exchange(server_);
   exchange.request = std::make_shared<HttpRequest>(std::move(parser.request()));
   HttpRequest& request = *exchange.request;
@@ -266,13 +267,13 @@ asio::awaitable<bool> Connection::serve_one() {
   const auto refusal = refuse(exchange);
   if (!parser.done()) {
     const bool small =
-        !parser.expects_continue() && parser.content_length().value_or(kSmallBody + 1) <= kSmallBody;
+        !expects_continue && parser.content_length().value_or(kSmallBody + 1) <= kSmallBody;
     if (refusal && !small) {
       exchange.keep_alive = false;
       co_await respond(exchange, *refusal);
       co_return false;
     }
-    if (parser.expects_continue()) {
+    if (expects_continue) {
       const bool told = co_await write("HTTP/1.1 100 Continue\r\n\r\n");
       if (!told) co_return false;
     }

@@ -90,8 +90,8 @@ TEST(Native, FillInTheMiddle) {
   ASSERT_EQ(filled.status, 200) << filled.body;
   std::vector<int> ids = {1, 3};
   for (const char* part : {"def add(", "return a"}) {
-    for (const auto& id : server.post("/tokenize", {{"content", part}}).json()["tokens"])
-      ids.push_back(id.get<int>());
+    const Json tokens = server.post("/tokenize", {{"content", part}}).json()["tokens"];
+    for (const Json& id : tokens) ids.push_back(id.get<int>());
     ids.push_back(part[0] == 'd' ? 4 : 5);
   }
   const Json same = server

@@ -25,7 +25,7 @@ constexpr const char* kSchemas = R"json({
     "content": {"oneOf": [{"type": "string"}, {"type": "null"}, {"type": "array", "items": {"type": "object",
       "required": ["type"], "properties": {"type": {"const": "text"}, "text": {"type": "string"}}}}]},
     "tool_calls": {"type": "array", "items": {"type": "object"}}, "tool_call_id": {"type": "string"},
-    "name": {"type": "string"}}},
+    "refusal": {"type": ["string", "null"]}, "name": {"type": "string"}}},
   "State": {"type": "string", "enum": ["absent", "downloading", "loading", "ready", "failed"]},
   "Live": {"type": "object", "required": ["status"], "properties": {"status": {"const": "alive"}}},
   "Ready": {"type": "object", "required": ["ready", "models"], "properties": {"ready": {"type": "boolean"},

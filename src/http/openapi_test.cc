@@ -48,7 +48,9 @@ void expect_fits(const Json& api, Json schema, const Json& value, const std::str
   if (schema.contains("$ref"))
     schema = api["components"]["schemas"][schema["$ref"].get<std::string>().substr(21)];
   if (schema.contains("oneOf")) return;
-  if (schema.contains("const")) EXPECT_EQ(schema["const"], value) << where;
+  if (schema.contains("const")) {
+    EXPECT_EQ(schema["const"], value) << where;
+  }
   if (schema.contains("type")) {
     std::set<std::string> types;
     if (schema["type"].is_string())
@@ -59,9 +61,10 @@ void expect_fits(const Json& api, Json schema, const Json& value, const std::str
     if (value.is_number_integer() && types.contains("integer")) is = "integer";
     EXPECT_TRUE(types.contains(is)) << where << " is " << is;
   }
-  if (schema.contains("required"))
+  if (schema.contains("required")) {
     for (const Json& name : schema["required"])
       EXPECT_TRUE(value.contains(name.get<std::string>())) << where << name;
+  }
   if (value.is_object() && schema.contains("properties")) {
     for (const auto& [name, child] : value.items()) {
       EXPECT_TRUE(schema["properties"].contains(name)) << where << "." << name << " is not described";

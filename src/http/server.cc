@@ -56,7 +56,10 @@ class ServerImpl final : public Server {
     if (ec || found.empty())
       return fail(ErrorCode::io, "LLM_INFERENCE_HOSTNAME: {}: not an address of this machine ({})",
                   config.hostname, ec.message());
-    const tcp::endpoint endpoint = *found.begin();
+    // "localhost" is two addresses, and clients mostly try 127.0.0.1.
+    const auto v4 = std::find_if(found.begin(), found.end(),
+                                 [](const auto& entry) { return entry.endpoint().address().is_v4(); });
+    const tcp::endpoint endpoint = v4 != found.end() ? *v4 : *found.begin();
     acceptor_.open(endpoint.protocol(), ec);
     if (!ec) acceptor_.set_option(tcp::acceptor::reuse_address(true), ec);
     if (!ec) acceptor_.bind(endpoint, ec);

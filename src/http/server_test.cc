@@ -310,19 +310,18 @@ TEST(Wire, AServerThatCannotStartSaysWhy) {
       error_of(tls).starts_with("TLS_SERVER_KEY_PATH: " + cert + ": not the certificate's private key"));
 }
 
-/// The second choice of a pair is the time in which health must answer while texts of megabytes are
-/// tokenized.
 TEST(Wire, HealthIsNotBehindLargeRequests) {
   TestServer server;
   std::vector<std::unique_ptr<Client>> busy;
-  const std::string text = post_text("/tokenize", dump({{"content", std::string(4 << 20, 'e')}}));
+  const std::string text = post_text("/tokenize", dump({{"content", std::string(1 << 20, 'e')}}));
   for (int i = 0; i < 12; ++i) {
     busy.push_back(std::make_unique<Client>(server.server().port()));
     busy.back()->send(text);
   }
-  const auto begun = std::chrono::steady_clock::now();
-  for (int i = 0; i < 20; ++i) EXPECT_EQ(server.get("/health/live").status, 200);
-  EXPECT_LT(std::chrono::steady_clock::now() - begun, 5s);
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(server.get("/health/live").status, 200);
+  const auto waiting =
+      std::count_if(busy.begin(), busy.end(), [](auto& client) { return !client->has_data(); });
+  EXPECT_GT(waiting, 0) << "the large requests were over too soon to tell";
   for (auto& client : busy) client->reset();
 }
 
@@ -365,7 +364,9 @@ TEST(Stop, TheGracePeriodEnds) {
   ASSERT_FALSE(events.empty());
   EXPECT_EQ(Json::parse(events.back())["error"]["message"], "the server is stopping");
   server.join();
-  EXPECT_EQ((*server.host().get(""))->engine->stats().running, 0);
+  const auto model = *server.host().get("");
+  for (int i = 0; i < 500 && model->engine->stats().running > 0; ++i) std::this_thread::sleep_for(10ms);
+  EXPECT_EQ(model->engine->stats().running, 0);
 }
 
 }  // namespace

@@ -43,6 +43,8 @@ class Client {
   std::string read_all();
   /// Reads until the text has come.
   bool read_until(std::string_view text);
+  /// Something has come that is not read yet.
+  bool has_data() const;
   void half_close();
   /// Closes with a reset, as a killed process would.
   void reset();

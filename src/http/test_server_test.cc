@@ -7,6 +7,7 @@
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -196,6 +197,11 @@ Reply Client::read(bool head_only) {
     reply.body = read_all();
   }
   return reply;
+}
+
+bool Client::has_data() const {
+  pollfd state{.fd = socket_, .events = POLLIN, .revents = 0};
+  return poll(&state, 1, 0) > 0;
 }
 
 void Client::half_close() { ::shutdown(socket_, SHUT_WR); }
