@@ -8,10 +8,9 @@
 
 namespace quern {
 
-ActiveRequest::ActiveRequest(uint64_t ticket, Request request, EventSink sink, const Tokenizer& tokenizer,
-                             int32_t vocab, double now)
-    : ticket_(ticket),
-      request_(std::move(request)),
+ActiveRequest::ActiveRequest(Request request, EventSink sink, const Tokenizer& tokenizer, int32_t vocab,
+                             double now)
+    : request_(std::move(request)),
       sink_(std::move(sink)),
       tokenizer_(tokenizer),
       vocab_(vocab),

@@ -18,11 +18,10 @@ namespace quern {
 class ActiveRequest {
  public:
   /// `vocab`: how many of a row's logits are tokens. Times are seconds on one clock.
-  ActiveRequest(uint64_t ticket, Request request, EventSink sink, const Tokenizer& tokenizer, int32_t vocab,
-                double now);
+  ActiveRequest(Request request, EventSink sink, const Tokenizer& tokenizer, int32_t vocab, double now);
 
-  uint64_t ticket() const { return ticket_; }
   const Request& request() const { return request_; }
+  uint64_t ticket = 0;  // set once, when the request is queued
   /// Set from any thread: no event is delivered from now on.
   std::atomic<bool> cancelled = false;
 
@@ -54,7 +53,6 @@ class ActiveRequest {
   TokenInfo describe(int32_t token) const;
   void end(FinishReason reason, double now, EngineObserver* observer);
 
-  const uint64_t ticket_;
   const Request request_;
   const EventSink sink_;
   const Tokenizer& tokenizer_;

@@ -102,15 +102,20 @@ Result<> EngineImpl::check(const Request& request) const {
 
 Result<uint64_t> EngineImpl::submit(Request request, EventSink sink) {
   QUERN_TRY_VOID(check(request));
+  std::vector<int32_t> prompt = request.prompt;
+  const bool all_logits = request.prompt_logprobs;
+  const double time = now();
+  auto active =
+      std::make_unique<ActiveRequest>(std::move(request), std::move(sink), *parts_.tokenizer, vocab_, time);
   uint64_t ticket;
   {
     const std::lock_guard lock(mutex_);
     if (stopping_) return fail(ErrorCode::unavailable, "the server is stopping: send the request to another");
     ticket = next_ticket_;
-    QUERN_TRY_VOID(scheduler_.submit(ticket, request.prompt, request.prompt_logprobs, now()));
+    QUERN_TRY_VOID(scheduler_.submit(ticket, std::move(prompt), all_logits, time));
     ++next_ticket_;
-    active_.emplace(ticket, std::make_unique<ActiveRequest>(ticket, std::move(request), std::move(sink),
-                                                            *parts_.tokenizer, vocab_, now()));
+    active->ticket = ticket;
+    active_.emplace(ticket, std::move(active));
   }
   wake_.notify_one();
   return ticket;

@@ -36,7 +36,7 @@ struct EngineStats {
   uint64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0, preemptions = 0, steps = 0;
 };
 
-/// Observations for histograms, called on the engine's thread.
+/// Observations for histograms, called on the engine's thread; must not call the engine.
 struct EngineObserver {
   virtual ~EngineObserver() = default;
   virtual void first_token(double seconds) {}

@@ -58,6 +58,7 @@ class EngineImpl final : public Engine {
   void run();
   bool wait_for_work();
   void plan_step();
+  void decide(double time);
   void drop_cancelled(double time);
   void end_all(Error error);
   void run_step();
@@ -87,12 +88,14 @@ class EngineImpl final : public Engine {
   // The engine's thread only; kept from step to step for their memory.
   Plan plan_;
   std::vector<ActiveRequest*> requests_;  // of the plan's slices
+  std::vector<ActiveRequest*> started_;   // begin with this plan
   std::vector<ActiveRequest*> touched_;   // have events to deliver, or have ended
   std::vector<int32_t> tokens_, logit_rows_;
   std::vector<SequenceSlice> sequences_;
   std::vector<LogitRow> rows_;
   std::vector<float> logits_;
   std::vector<NextToken> next_tokens_;
+  double forward_seconds_ = 0;
   EngineStats gained_;  // what this step adds to counters_
 
   std::jthread thread_;  // last: everything else is there before it starts

@@ -14,8 +14,8 @@ void EngineImpl::run() {
     try {
       plan_step();
       run_step();
-    } catch (const std::exception&
-                 error) {  // no memory, most likely: what was being done is lost, the engine is not
+    } catch (const std::exception& error) {
+      // No memory, most likely: what was being done is lost, the engine is not.
       log::error("a step failed", {{"error", error.what()}});
       const std::lock_guard lock(mutex_);
       end_all({ErrorCode::internal, fmt::format("the request failed: {}", error.what())});
@@ -36,8 +36,18 @@ bool EngineImpl::wait_for_work() {
 void EngineImpl::plan_step() {
   plan_ = {};
   requests_.clear();
-  const std::lock_guard lock(mutex_);
+  started_.clear();
   const double time = now();
+  {
+    const std::lock_guard lock(mutex_);
+    decide(time);
+  }
+  // Without the lock: a sampler may have to read the whole prompt.
+  for (ActiveRequest* request : started_) request->admitted(time, parts_.observer);
+}
+
+/// With mutex_ held.
+void EngineImpl::decide(double time) {
   drop_cancelled(time);
   if (stopping_ && Clock::now() >= deadline_)
     return end_all({ErrorCode::unavailable, "the server is stopping"});
@@ -50,11 +60,12 @@ void EngineImpl::plan_step() {
                      parts_.options.queue_timeout.count())});
     touched_.push_back(request);
   }
-  for (const uint64_t ticket : plan_.admitted) active_.at(ticket)->admitted(time, parts_.observer);
+  for (const uint64_t ticket : plan_.admitted) started_.push_back(active_.at(ticket).get());
   for (const PlannedSlice& slice : plan_.slices) requests_.push_back(active_.at(slice.id).get());
   counters_.preemptions += plan_.put_back.size();
 }
 
+/// With mutex_ held.
 void EngineImpl::drop_cancelled(double time) {
   if (!std::exchange(any_cancelled_, false)) return;
   for (auto& [ticket, request] : active_) {
@@ -65,11 +76,11 @@ void EngineImpl::drop_cancelled(double time) {
   }
 }
 
+/// With mutex_ held.
 void EngineImpl::end_all(Error error) {
   for (auto& [ticket, request] : active_) {
     scheduler_.remove(ticket);
-    if (request->ended()) continue;
-    request->end_with(error);
+    if (!request->ended()) request->end_with(error);
     touched_.push_back(request.get());
   }
 }
@@ -80,7 +91,7 @@ void EngineImpl::run_step() {
     log::error("a step failed", {{"error", done.error().message}});
     for (ActiveRequest* request : requests_) request->end_with(done.error());
     const std::lock_guard lock(mutex_);
-    for (const ActiveRequest* request : requests_) scheduler_.remove(request->ticket());
+    for (const ActiveRequest* request : requests_) scheduler_.remove(request->ticket);
     touched_.insert(touched_.end(), requests_.begin(), requests_.end());
     return;
   }
@@ -143,19 +154,20 @@ void EngineImpl::advance(ActiveRequest& request, std::span<float> logits, int64_
   const int32_t before = request.generated();
   const auto token = request.next_token(logits, cached, parts_.options.context, now(), parts_.observer);
   gained_.generated_tokens += static_cast<uint64_t>(request.generated() - before);
-  if (token) next_tokens_.push_back({request.ticket(), *token});
+  if (token) next_tokens_.push_back({request.ticket, *token});
 }
 
 void EngineImpl::commit_step() {
   const std::lock_guard lock(mutex_);
   scheduler_.commit(plan_);
+  scheduler_.measured(static_cast<int64_t>(tokens_.size()), forward_seconds_);
   for (const NextToken& next : next_tokens_) scheduler_.append(next.ticket, next.token);
   ++counters_.steps;
   counters_.prompt_tokens += gained_.prompt_tokens;
   counters_.cached_tokens += gained_.cached_tokens;
   counters_.generated_tokens += gained_.generated_tokens;
   for (const ActiveRequest* request : requests_)
-    if (request->ended()) scheduler_.remove(request->ticket());
+    if (request->ended()) scheduler_.remove(request->ticket);
 }
 
 /// Hands out the events, and forgets the requests that have ended: outside the lock, because a receiver (or
@@ -171,7 +183,7 @@ void EngineImpl::deliver() {
   {
     const std::lock_guard lock(mutex_);
     for (const ActiveRequest* request : touched_) {
-      const auto found = request->ended() ? active_.find(request->ticket()) : active_.end();
+      const auto found = request->ended() ? active_.find(request->ticket) : active_.end();
       if (found == active_.end()) continue;
       ended.push_back(std::move(found->second));
       active_.erase(found);

@@ -174,8 +174,11 @@ TEST_P(RealModel, AnswersDoNotDependOnWhatElseRuns) {
   for (const auto& served : {model, model, tight}) {
     SCOPED_TRACE(served == tight ? "few blocks" : "enough blocks");
     std::vector<Pending> pending(kRequests);
-    for (uint32_t i = 0; i < kRequests; ++i)
-      ASSERT_TRUE(served->engine->submit(request_number(i), pending[i].sink()));
+    {
+      const std::lock_guard hold(backend->step_mutex);  // no step before all are there
+      for (uint32_t i = 0; i < kRequests; ++i)
+        ASSERT_TRUE(served->engine->submit(request_number(i), pending[i].sink()));
+    }
     for (uint32_t i = 0; i < kRequests; ++i) {
       ASSERT_NO_FATAL_FAILURE(pending[i].wait());
       SCOPED_TRACE(i);

@@ -7,11 +7,17 @@
 #include "core/check.h"
 
 namespace quern {
+namespace {
+
+/// Below this a step's time is the weights', not the rows': fewer rows would save little, and tell little.
+constexpr int64_t kLeastRows = 32;
+
+}  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options, int64_t blocks, int64_t block_size, bool prefix_caching)
     : options_(options), blocks_(blocks, block_size, prefix_caching) {
   QUERN_CHECK(options.max_running >= 1 && options.chunk_rows >= 1 && options.logit_rows >= 1);
-  QUERN_CHECK(options.context <= blocks * block_size);
+  QUERN_CHECK(options.context <= blocks * block_size && options.step_seconds > 0);
 }
 
 Result<> Scheduler::admissible(int64_t prompt_tokens) const {
@@ -178,6 +184,19 @@ std::vector<Scheduler::Prefill> Scheduler::prefills() {
   return result;
 }
 
+int64_t Scheduler::chunk_rows(const Plan& plan) const {
+  const int64_t least = std::min(kLeastRows, options_.chunk_rows);
+  const double fit = options_.step_seconds / seconds_per_row_;  // infinite when nothing is known
+  if (plan.slices.empty() || fit >= static_cast<double>(options_.chunk_rows)) return options_.chunk_rows;
+  return std::max(least, static_cast<int64_t>(fit));
+}
+
+void Scheduler::measured(int64_t rows, double seconds) {
+  if (rows < kLeastRows) return;
+  const double one = seconds / static_cast<double>(rows);
+  seconds_per_row_ = seconds_per_row_ == 0 ? one : 0.75 * seconds_per_row_ + 0.25 * one;
+}
+
 void Scheduler::plan_prefills(Plan& plan) {
   std::vector<Prefill> prompts = prefills();
   std::erase_if(prompts, [&](const Prefill& prompt) {
@@ -185,7 +204,7 @@ void Scheduler::plan_prefills(Plan& plan) {
   });
   if (prompts.empty()) return;
 
-  int64_t rows = options_.chunk_rows, logit_rows = options_.logit_rows;
+  int64_t rows = chunk_rows(plan), logit_rows = options_.logit_rows;
   const auto give = [&](Prefill& prompt, int64_t most) {
     int64_t& budget = prompt.sequence->all_logits ? logit_rows : rows;
     most = std::min({most, prompt.sequence->left() - prompt.rows, rows, budget});

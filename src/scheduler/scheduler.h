@@ -19,6 +19,7 @@ struct SchedulerOptions {
   int64_t context = 0;        // longest sequence; at most what all blocks hold
   int64_t chunk_rows = 256;   // most prompt rows in a step
   int64_t logit_rows = 64;    // most rows in a step of sequences that want the logits of their prompt
+  double step_seconds = 0.3;  // about how long a step may take while others wait for their next token
 };
 
 /// Rows of one sequence to run in this step.
@@ -41,8 +42,10 @@ struct Plan {
 
 /// Sequences are identified by ascending ids: a lower id is older. Rules:
 ///  - Every running sequence whose tokens are computed but for the last decodes one row in every step.
-///  - Prompts (and put-back sequences) share `chunk_rows` rows a step, in equal parts, what is left over to
-///    the oldest. A prompt whose next block an older one is computing right now waits for that block.
+///  - Prompts (and put-back sequences) share `chunk_rows` rows a step, fewer beside decodes where that many
+///  would
+///    take longer than `step_seconds`: in equal parts, what is left over to the oldest. A prompt whose next
+///    block an older one is computing right now waits for that block.
 ///  - Waiting sequences start oldest first, so a put-back one always before one that has never run; none
 ///    overtakes. A sequence starts when blocks for all its tokens are free, and one more for each running
 ///    one.
@@ -64,6 +67,8 @@ class Scheduler {
   Plan plan(double now);
   /// The slices of the last plan are in the KV cache (of those sequences that are still there).
   void commit(const Plan& plan);
+  /// A step of so many rows took so long.
+  void measured(int64_t rows, double seconds);
   /// The answer's next token, after a commit.
   void append(uint64_t id, int32_t token);
 
@@ -101,6 +106,7 @@ class Scheduler {
   bool secure_block(uint64_t id, Sequence& sequence, Plan& plan);
   void admit(Plan& plan);
   void plan_prefills(Plan& plan);
+  int64_t chunk_rows(const Plan& plan) const;
   std::vector<Prefill> prefills();
   bool follows(const Sequence& sequence, std::span<const Prefill> older) const;
   void attach(Sequence& sequence);
@@ -109,6 +115,7 @@ class Scheduler {
   const SchedulerOptions options_;
   BlockManager blocks_;
   Sequences running_, waiting_;
+  double seconds_per_row_ = 0;  // of steps with many rows; 0: not measured yet
 };
 
 }  // namespace quern

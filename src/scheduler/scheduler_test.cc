@@ -59,6 +59,25 @@ TEST(Scheduler, ALongPromptRunsInChunksBesideDecodes) {
   }
 }
 
+TEST(Scheduler, BesideDecodesAChunkTakesABoundedTime) {
+  Scheduler scheduler({.max_running = 4, .context = 10000, .chunk_rows = 200, .step_seconds = 0.5}, 1000, 16,
+                      true);
+  ASSERT_TRUE(scheduler.submit(1, prompt_of(5000), false, 0));
+  scheduler.measured(200, 2.0);
+  EXPECT_EQ(rows(scheduler.plan(0)).at(1), 200) << "nobody waits";
+  scheduler.remove(1);
+  ASSERT_TRUE(scheduler.submit(2, prompt_of(3, 9000), false, 0));
+  finish_step(scheduler, scheduler.plan(0));
+  ASSERT_TRUE(scheduler.submit(3, prompt_of(5000), false, 0));
+  EXPECT_EQ(rows(scheduler.plan(0)).at(3), 50);
+  scheduler.measured(1, 100.0);
+  EXPECT_EQ(rows(scheduler.plan(0)).at(3), 50) << "a step of few rows says nothing of many";
+  for (int i = 0; i < 40; ++i) scheduler.measured(50, 50.0);
+  EXPECT_EQ(rows(scheduler.plan(0)).at(3), 32) << "not fewer than pay";
+  for (int i = 0; i < 40; ++i) scheduler.measured(50, 0.0001);
+  EXPECT_EQ(rows(scheduler.plan(0)).at(3), 200);
+}
+
 TEST(Scheduler, PromptsShareAChunkAndTheOldestGetsTheRest) {
   Scheduler scheduler({.max_running = 4, .context = 1000, .chunk_rows = 100}, 100, 16, true);
   ASSERT_TRUE(scheduler.submit(1, prompt_of(300), false, 0));
