@@ -81,7 +81,7 @@ Result<> check_parts_exist(const std::filesystem::path& folder, const PartName& 
   for (unsigned i = 1; i <= part.count; ++i) {
     std::error_code ignored;
     if (std::filesystem::exists(folder / part.name_of(i), ignored)) continue;
-    if (++count <= 3) missing += (missing.empty() ? "" : ", ") + part.name_of(i);
+    if (++count <= 3) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", part.name_of(i));
   }
   if (count == 0) return {};
   return fail(

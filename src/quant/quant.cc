@@ -67,7 +67,9 @@ std::span<const QuantInfo* const> all_quants() { return table(); }
 
 std::string dtype_name(DType dtype) {
   const auto number = static_cast<uint32_t>(dtype);
-  return number < std::size(kNames) ? std::string(kNames[number]) : "type " + std::to_string(number);
+  if (number < std::size(kNames)) return std::string(kNames[number]);
+  std::string name = "type ";  // not "type " + …: GCC 12 warns wrongly about that
+  return name += std::to_string(number);
 }
 
 std::optional<uint64_t> tensor_bytes(DType dtype, uint64_t rows, uint64_t cols) {

@@ -8,9 +8,9 @@
 namespace quern::make_model {
 
 /// Adds `tokenizer.*` for `size` tokens: special tokens, all bytes, and letters joined to longer and longer
-/// tokens. SPM:
-/// `<unk> <s> </s>` first; byte-level BPE: `<|endoftext|> <|im_start|> <|im_end|>` last. `pre` names BPE's
-/// pre-tokenizer. With `old`, neither `tokenizer.ggml.pre` nor a chat template.
+/// tokens. SPM starts with `<unk> <s> </s>`, the bytes and `<|endoftext|>`; byte-level BPE ends with
+/// `<|endoftext|> <|im_start|> <|im_end|>`, and `pre` names its pre-tokenizer. With `old`, there is neither
+/// `tokenizer.ggml.pre` nor a chat template.
 Result<> add_made_up_vocabulary(Metadata& metadata, VocabularyKind kind, int64_t size, std::string_view pre,
                                 bool old);
 
