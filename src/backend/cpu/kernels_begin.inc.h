@@ -18,4 +18,8 @@
 #endif
 
 #define QUERN_INLINE inline __attribute__((always_inline))
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define QUERN_UNROLL  // with checks at every access, unrolled kernels take minutes to compile
+#else
 #define QUERN_UNROLL _Pragma("GCC unroll 16")
+#endif
