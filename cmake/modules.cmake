@@ -1,5 +1,8 @@
 # One static library, one test program and one benchmark program per folder of src/.
 
+# `ninja unit_tests` builds the modules' tests and nothing else.
+add_custom_target(unit_tests)
+
 add_library(quern_flags INTERFACE)
 target_compile_options(quern_flags INTERFACE -Wall -Wextra -Wno-missing-field-initializers -Wno-unused-parameter
                                              -Wno-psabi -Wno-interference-size)
@@ -67,6 +70,7 @@ function(quern_module name)
     add_executable(quern_${name}_test ${tests})
     target_link_libraries(quern_${name}_test PRIVATE quern_${name} GTest::gtest GTest::gtest_main)
     target_compile_definitions(quern_${name}_test PRIVATE QUERN_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+    add_dependencies(unit_tests quern_${name}_test)
     add_test(NAME ${name} COMMAND quern_${name}_test)
     set_tests_properties(${name} PROPERTIES TIMEOUT 900)
   endif()
