@@ -49,7 +49,7 @@ TEST(Native, ChatAndItsStream) {
   EXPECT_EQ(answer["message"]["role"], "assistant");
   const Reply stream = server.post("/api/chat/stream", body);
   EXPECT_EQ(text_of(stream, "content"), answer["message"]["content"]);
-  EXPECT_EQ(stream.events().back(), "[DONE]");
+  EXPECT_EQ(stream.last_event(), "[DONE]");
   // The same as the rendered prompt sent as it is, since the template writes BOS itself.
   const std::string prompt = server.post("/apply-template", body).json()["prompt"];
   EXPECT_EQ(prompt, "<s>[user]hi there[assistant]");

@@ -273,7 +273,7 @@ TEST(Wire, Tls) {
   const Reply reply =
       server.post("/api/generate/stream", {{"prompt", "x"}, {"max_tokens", 5}, {"temperature", 0}});
   EXPECT_EQ(reply.status, 200);
-  EXPECT_EQ(reply.events().back(), "[DONE]");
+  EXPECT_EQ(reply.last_event(), "[DONE]");
   Client plain(server.server().port(), false);
   plain.send(get_text("/health/live"));
   EXPECT_EQ(plain.read_all().find("200 OK"), std::string::npos);
@@ -343,7 +343,7 @@ TEST(Stop, RunningRequestsFinishAndNewOnesAreRefused) {
   EXPECT_EQ(ready.headers.at("connection"), "close");
   EXPECT_EQ(Client(server.server().port()).read_all(), "");
   EXPECT_EQ(waiting.read().json()["tokens_generated"], 300);
-  EXPECT_EQ(streaming.read().events().back(), "[DONE]");
+  EXPECT_EQ(streaming.read().last_event(), "[DONE]");
   server.join();
 }
 

@@ -24,9 +24,13 @@ struct Reply {
   Json json() const { return Json::parse(body, nullptr, false); }
   /// The data of each server-sent event.
   std::vector<std::string> events() const;
+  std::string last_event() const {
+    const auto all = events();
+    return all.empty() ? "" : all.back();
+  }
 };
 
-/// A TCP or TLS connection. Reading gives up after ten seconds.
+/// A TCP or TLS connection. Reading gives up after a minute.
 class Client {
  public:
   explicit Client(uint16_t port, bool tls = false);
@@ -87,7 +91,7 @@ class TestServer {
   Reply post(const std::string& path, const Json& body, const std::string& headers = "");
   Reply post_raw(const std::string& path, const std::string& body, const std::string& headers = "");
   double metric(const std::string& name);
-  /// False when the value does not come within ten seconds.
+  /// False when the value does not come within a minute.
   bool metric_becomes(const std::string& name, double value);
   Server& server() { return *server_; }
   ModelHost& host() { return *host_; }

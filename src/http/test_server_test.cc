@@ -108,7 +108,7 @@ Client::Client(uint16_t port, bool tls) {
   address.sin_family = AF_INET;
   address.sin_port = htons(port);
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  const timeval patience{.tv_sec = 10, .tv_usec = 0};
+  const timeval patience{.tv_sec = 60, .tv_usec = 0};
   setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   if (::connect(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
     ::close(socket_);
@@ -344,7 +344,7 @@ double TestServer::metric(const std::string& name) {
 }
 
 bool TestServer::metric_becomes(const std::string& name, double value) {
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < 6000; ++i) {
     if (metric(name) == value) return true;
     std::this_thread::sleep_for(10ms);
   }
