@@ -164,6 +164,12 @@ TEST_P(DecoderBits, ChunksAndSingleTokensAndOneStepAgree) {
   EXPECT_EQ(whole, runner.run(tokens, ones));
 }
 
+TEST_P(DecoderBits, ThreadsDoNotMatter) {
+  const auto source = random_model(GetParam());
+  const auto tokens = random_tokens(19, GetParam().vocab);
+  EXPECT_EQ(Runner(*source).run(tokens), Runner(*source, {}, 3).run(tokens));
+}
+
 TEST_P(DecoderBits, SequencesTogetherAgreeWithEachAlone) {
   const auto source = random_model(GetParam());
   Runner runner(*source);

@@ -25,16 +25,17 @@ struct TestSequence {
 /// A model with a cache; blocks are handed out in a scattered order.
 class Runner {
  public:
-  explicit Runner(const WeightSource& source, ModelOptions options = {}, int64_t blocks = 64,
-                  int64_t block_size = 16) {
-    auto backend = make_cpu_backend({.threads = 2});
+  static constexpr int64_t blocks = 64;
+
+  explicit Runner(const WeightSource& source, ModelOptions options = {}, int threads = 1) {
+    auto backend = make_cpu_backend({.threads = threads});
     EXPECT_TRUE(backend.has_value()) << (backend ? "" : backend.error().message);
     backend_ = *std::move(backend);
     auto model = load_model(source, *backend_, options);
     EXPECT_TRUE(model.has_value()) << (model ? "" : model.error().message);
     model_ = *std::move(model);
-    auto cache = KvCache::create(*backend_, model_->kv_shape(block_size, KvType::f16),
-                                 model_->config().layers, blocks);
+    auto cache =
+        KvCache::create(*backend_, model_->kv_shape(16, KvType::f16), model_->config().layers, blocks);
     EXPECT_TRUE(cache.has_value()) << (cache ? "" : cache.error().message);
     cache_ = *std::move(cache);
     free_.resize(static_cast<size_t>(blocks));
