@@ -34,9 +34,12 @@ function knownDifference(source, variables, ours, theirs) {
   return null;
 }
 
+const parsed = new Map();
+
 function theirs(template, variables) {
   try {
-    return { text: new Template(template).render(variables) };
+    if (!parsed.has(template)) parsed.set(template, new Template(template));
+    return { text: parsed.get(template).render(variables) };
   } catch (error) {
     return { error: String(error.message) };
   }
