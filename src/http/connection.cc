@@ -339,6 +339,8 @@ asio::awaitable<bool> Connection::run_answer(Exchange& exchange, Answer& answer)
       good = false;
       break;
     }
+    // Events that came during the write are in the mailbox, and the wait inside the write has spent their wake.
+    if (!out.stream.empty()) continue;
     start_read();
     const auto ping = exchange.streaming ? Clock::now() + limits_.ping_interval : kForever;
     const bool woken = co_await wait(ping);
