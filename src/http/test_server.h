@@ -37,6 +37,7 @@ class Client {
   ~Client();
   Client(const Client&) = delete;
 
+  bool connected() const { return socket_ >= 0; }
   void send(std::string_view bytes);
   /// Some bytes; "" at the end of the stream. `alive` says whether it ended (or timed out).
   std::string receive();
