@@ -113,15 +113,14 @@ Result<std::unique_ptr<WeightSource>> open_split(const std::filesystem::path& fo
   std::vector<MappedFile> files;
   std::vector<RawTensor> tensors;
   std::unordered_map<std::string, unsigned> owner;
-  gguf::File first;
+  std::vector<gguf::File> parts;
   for (unsigned i = 0; i < part.count; ++i) {
     const std::string name = (folder / part.name_of(i + 1)).string();
     QUERN_TRY(MappedFile mapped, MappedFile::open(name));
     QUERN_TRY(gguf::File file, gguf::parse(mapped.bytes(), name));
-    if (i == 0) first = std::move(file);
-    gguf::File& current = i == 0 ? first : file;
-    QUERN_TRY_VOID(check_part(current, first, i, part.count, name));
-    for (RawTensor& tensor : current.tensors) {
+    parts.push_back(std::move(file));
+    QUERN_TRY_VOID(check_part(parts.back(), parts.front(), i, part.count, name));
+    for (RawTensor& tensor : parts.back().tensors) {
       const auto [other, is_new] = owner.emplace(tensor.name, i + 1);
       if (!is_new)
         return fail(ErrorCode::corrupt, "{}: tensor {} is in part {}, too", name, printable(tensor.name),
@@ -131,6 +130,7 @@ Result<std::unique_ptr<WeightSource>> open_split(const std::filesystem::path& fo
     files.push_back(std::move(mapped));
   }
   const std::string name = (folder / part.name_of(1)).string();
+  gguf::File& first = parts.front();
   if (const auto total = first.split.uint("split.tensors.count"); total && *total != tensors.size())
     return fail(ErrorCode::corrupt, "{}: the parts hold {} tensors, but split.tensors.count is {}", name,
                 tensors.size(), *total);

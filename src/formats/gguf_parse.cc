@@ -94,12 +94,12 @@ Result<> Parser::reserve(uint64_t count, size_t least, size_t memory, std::strin
 
 template <class T, class Wide>
 Result<std::vector<Wide>> Parser::read_numbers(uint64_t count, std::string_view key) {
-  QUERN_TRY_VOID(reserve(count, sizeof(T), std::max<size_t>(sizeof(Wide), 1), key));
+  QUERN_TRY_VOID(reserve(count, sizeof(T), sizeof(Wide), key));
   std::vector<Wide> out(count);
   for (uint64_t i = 0; i < count; ++i) {
     T value;
     std::memcpy(&value, bytes_.data() + at_ + i * sizeof(T), sizeof(T));
-    out[i] = static_cast<Wide>(value);
+    out[i] = static_cast<Wide>(value);  // NOLINT(bugprone-signed-char-misuse): a number, not a character
   }
   at_ += count * sizeof(T);
   return out;
@@ -244,17 +244,15 @@ Result<Parser::Placed> Parser::read_tensor(uint64_t index) {
   const std::string what = fmt::format("tensor {}", printable(tensor.name));
   QUERN_TRY(const auto dims, read<uint32_t>(what));
   if (dims < 1 || dims > 4) return corrupt("{} has {} dimensions; 1 to 4 are possible", what, dims);
-  uint64_t rows = 1;
-  uint64_t cols = 0;
+  uint64_t elements = 1;
   for (uint32_t i = 0; i < dims; ++i) {
     QUERN_TRY(const auto size, read<uint64_t>(what));
     if (size == 0) return corrupt("{} has a dimension of 0", what);
-    uint64_t product;
-    if (__builtin_mul_overflow(rows, i == 0 ? 1 : size, &rows) || (i == 0 && (cols = size) > INT64_MAX) ||
-        __builtin_mul_overflow(rows, cols, &product) || product > INT64_MAX)
+    if (__builtin_mul_overflow(elements, size, &elements) || elements > INT64_MAX)
       return corrupt("{} has impossible dimensions: their product overflows", what);
     tensor.shape.insert(tensor.shape.begin(), static_cast<int64_t>(size));
   }
+  const auto cols = static_cast<uint64_t>(tensor.shape.back());
   QUERN_TRY(const auto type, read<uint32_t>(what));
   tensor.dtype = static_cast<DType>(type);
   QUERN_TRY(placed.offset, read<uint64_t>(what));
@@ -263,7 +261,7 @@ Result<Parser::Placed> Parser::read_tensor(uint64_t index) {
     return fail(ErrorCode::unsupported,
                 "{}: {} is stored as {}, which is not supported: take another quantization of this model",
                 name_, what, dtype_name(tensor.dtype));
-  const auto size = tensor_bytes(tensor.dtype, rows, cols);
+  const auto size = tensor_bytes(tensor.dtype, elements / cols, cols);
   if (cols % info->block != 0)
     return corrupt("{} has rows of {}, which is not a whole number of {} blocks ({})", what, cols, info->name,
                    info->block);
