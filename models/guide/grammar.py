@@ -91,7 +91,7 @@ def load_facts(path, facts=()):
 
 
 def load_all_facts():
-    names = ["settings", "commands", "http", "quants", "general", "smalltalk", "wordings"]
+    names = ["settings", "commands", "http", "quants", "general", "smalltalk", *sorted(p.stem for p in FOLDER.glob("wordings*.txt"))]
     facts = []
     for name in names:
         facts = load_facts(FOLDER / f"{name}.txt", facts)
