@@ -25,6 +25,8 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
     {"sampling", {"core"}},
     {"text", {"core"}},
     {"config", {"core"}},
+    {"hub", {"core", "config"}},
+    {"eval", {"core", "backend", "formats", "kv", "models", "text"}},
     {"scheduler", {"core", "kv"}},
     {"engine", {"core", "quant", "backend", "formats", "kv", "models", "sampling", "text", "scheduler"}},
     {"http",

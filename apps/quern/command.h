@@ -41,6 +41,7 @@ void add_run(CLI::App& app, Action& action);
 void add_inspect(CLI::App& app, Action& action);
 void add_tokenize(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
+void add_perplexity(CLI::App& app, Action& action);
 
 /// The device that the configuration asks for.
 Result<std::unique_ptr<Backend>> backend_of(const Config& config);

@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
   add_inspect(app, action);
   add_tokenize(app, action);
   add_bench(app, action);
+  add_perplexity(app, action);
 
   try {
     app.parse(argc, argv);

@@ -64,16 +64,18 @@ def main():
     parser.add_argument("--state", nargs="+", default=[HERE.parents[1] / "build/guide/state.pt"],
                         help="what train.py wrote; of several, kept at different steps, the mean is taken")
     parser.add_argument("--out", default=HERE, help="folder for checkpoint/ and guide-q8_0.gguf")
-    parser.add_argument("--f32", help="also write a GGUF in F32 to this path")
+    parser.add_argument("--f32", help="only write a GGUF in F32, made from checkpoint/, to this path")
     args = parser.parse_args()
     out, t = Path(args.out), Tokenizer.load()
+    if args.f32:
+        weights, c = load_checkpoint(out / "checkpoint")
+        gguf.write(Path(args.f32), gguf_metadata(c, t, gguf.F32), gguf_tensors(weights, c, gguf.F32))
+        return
     states = [torch.load(path, map_location="cpu") for path in args.state]
     mean = {name: sum(s["params"][name] for s in states) / len(states) for name in states[0]["params"]}
     save_checkpoint(out / "checkpoint", mean, model.Config(**states[0]["config"]), t)
     weights, c = load_checkpoint(out / "checkpoint")    # rounded to BF16: what everything else starts from
     gguf.write(out / "guide-q8_0.gguf", gguf_metadata(c, t, gguf.Q8_0), gguf_tensors(weights, c, gguf.Q8_0))
-    if args.f32:
-        gguf.write(Path(args.f32), gguf_metadata(c, t, gguf.F32), gguf_tensors(weights, c, gguf.F32))
 
 
 if __name__ == "__main__":
