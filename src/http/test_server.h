@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -97,6 +98,10 @@ class TestServer {
   Server& server() { return *server_; }
   ModelHost& host() { return *host_; }
   void join() { runner_.join(); }
+  /// No engine ends the step that it is in, or begins another, until this is let go.
+  std::unique_lock<std::mutex> hold();
+  /// False when the default model does not have that many requests, running and waiting, within a minute.
+  bool requests_become(int count);
 
  private:
   std::unique_ptr<Backend> backend_;

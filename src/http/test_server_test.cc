@@ -68,7 +68,7 @@ void write_model(const std::string& path, bool chat) {
   add_vocabulary(vocabulary, chat);
   ModelSpec spec;
   spec.vocab = static_cast<int64_t>(vocabulary.strings("tokenizer.ggml.tokens")->size());
-  spec.context = 2048;
+  spec.context = 1 << 15;
   spec.seed = chat ? 1 : 2;
   const auto source = random_model(spec);
   Metadata metadata;
@@ -341,6 +341,18 @@ double TestServer::metric(const std::string& name) {
   const size_t at = text.find("\n" + name + " ");
   if (at == std::string::npos) return -1;
   return std::stod(text.substr(at + name.size() + 2));
+}
+
+std::unique_lock<std::mutex> TestServer::hold() { return std::unique_lock(backend_->step_mutex); }
+
+bool TestServer::requests_become(int count) {
+  const auto model = *host_->get("");
+  for (int i = 0; i < 6000; ++i) {
+    const EngineStats stats = model->engine->stats();
+    if (stats.running + stats.waiting == count) return true;
+    std::this_thread::sleep_for(10ms);
+  }
+  return false;
 }
 
 bool TestServer::metric_becomes(const std::string& name, double value) {
