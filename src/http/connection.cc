@@ -14,7 +14,8 @@ using boost::system::error_code;
 using namespace std::chrono_literals;
 
 constexpr auto kForever = ServerState::Clock::time_point::max();
-/// A body this small is read even when the answer is no, so that the connection can go on.
+/// A request's body this small is read even when the answer is no, so that the connection can go on; an
+/// answer this small is sent even when bodies take all room.
 constexpr uint64_t kSmallBody = 64 << 10;
 
 std::string_view reason(int status) {
@@ -47,6 +48,8 @@ std::string_view reason(int status) {
       return "Internal Server Error";
   }
 }
+
+ApiError stopping() { return {ApiErrorKind::unavailable, "the server is stopping", {}, 1}; }
 
 std::string http_date() {
   const std::time_t now = std::time(nullptr);
@@ -134,8 +137,7 @@ asio::awaitable<bool> Connection::respond_early(const ApiError& error, const Htt
   exchange.request->id = request_id(request);
   if (exchange.request->path.empty())
     exchange.request->path = request.target.substr(0, request.target.find('?'));
-  const HttpResponse response = HttpResponse::error(error, exchange.style());
-  const bool sent = co_await respond(exchange, response);
+  const bool sent = co_await respond(exchange, HttpResponse::error(error, exchange.style()));
   co_return sent;
 }
 
@@ -180,7 +182,7 @@ asio::awaitable<bool> Connection::read_body(Exchange& exchange, RequestParser& p
     input_.erase(0, consumed);
     if (state == RequestParser::State::failed) {
       error = parser.error();
-    } else if (!keep_body_room(exchange.request->body.size() + parser.request().body.size())) {
+    } else if (!keep_body_room(parser.request().body.size())) {
       error = {ApiErrorKind::unavailable, "too many large requests at once", {}, 2};
     } else if (state == RequestParser::State::more && !parser.done()) {
       const Fill result = co_await fill(deadline, false);
@@ -190,12 +192,19 @@ asio::awaitable<bool> Connection::read_body(Exchange& exchange, RequestParser& p
     }
     if (!error) continue;
     exchange.keep_alive = false;
-    const HttpResponse response = HttpResponse::error(*error, exchange.style());
-    co_await respond(exchange, response);
+    drop_body(parser.request());
+    co_await respond(exchange, HttpResponse::error(*error, exchange.style()));
     co_return false;
   }
   exchange.request->body = std::move(parser.request().body);
   co_return true;
+}
+
+/// Nobody needs the body any more: there is room for others' before the client sees the answer, and while an
+/// engine works on it.
+void Connection::drop_body(HttpRequest& request) {
+  std::string().swap(request.body);
+  server_.give_body_room(std::exchange(body_room_, 0));
 }
 
 HttpResponse Connection::answer_options(const RouteMatch& match, const HttpRequest& request) {
@@ -240,8 +249,7 @@ std::optional<HttpResponse> Connection::refuse(Exchange& exchange) {
     response.headers.emplace_back("Allow", allowed);
     return response;
   }
-  if (server_.app.draining && !exchange.match.route->open)
-    return HttpResponse::error({ApiErrorKind::unavailable, "the server is stopping", {}, 1}, style);
+  if (server_.app.draining && !exchange.match.route->open) return HttpResponse::error(stopping(), style);
   if (!exchange.match.route->fields.empty()) {
     if (auto checked = check_content_type(request); !checked)
       return HttpResponse::error(checked.error(), style);
@@ -264,13 +272,12 @@ asio::awaitable<bool> Connection::serve_one() {
   request.param = exchange.match.id;
   exchange.keep_alive = parser.keep_alive() && !server_.app.draining;
 
-  const auto refusal = refuse(exchange);
+  auto refusal = refuse(exchange);
   if (!parser.done()) {
-    const bool small =
-        !expects_continue && parser.content_length().value_or(kSmallBody + 1) <= kSmallBody;
+    const bool small = !expects_continue && parser.content_length().value_or(kSmallBody + 1) <= kSmallBody;
     if (refusal && !small) {
       exchange.keep_alive = false;
-      co_await respond(exchange, *refusal);
+      co_await respond(exchange, std::move(*refusal));
       co_return false;
     }
     if (expects_continue) {
@@ -281,7 +288,8 @@ asio::awaitable<bool> Connection::serve_one() {
     if (!read) co_return false;
   }
   if (refusal) {
-    const bool sent = co_await respond(exchange, *refusal);
+    drop_body(request);
+    const bool sent = co_await respond(exchange, std::move(*refusal));
     co_return sent&& exchange.keep_alive;
   }
   const bool sent = co_await dispatch(exchange);
@@ -303,12 +311,18 @@ asio::awaitable<bool> Connection::dispatch(Exchange& exchange) {
     });
   }
   while (!reply->has_value()) {
-    if (closed_ || server_.aborting) co_return false;
+    if (closed_) co_return false;
+    if (server_.aborting) {  // the handler may still read the request: it stays as it is
+      exchange.keep_alive = false;
+      co_await respond(exchange, HttpResponse::error(stopping(), exchange.style()));
+      co_return false;
+    }
     start_read();
     co_await wait(kForever);
   }
+  drop_body(*exchange.request);
   if (auto* response = std::get_if<HttpResponse>(&**reply)) {
-    const bool sent = co_await respond(exchange, *response);
+    const bool sent = co_await respond(exchange, std::move(*response));
     co_return sent;
   }
   const std::unique_ptr<Answer> answer = std::move(std::get<std::unique_ptr<Answer>>(**reply));
@@ -326,11 +340,10 @@ asio::awaitable<bool> Connection::run_answer(Exchange& exchange, Answer& answer)
   for (bool done = false; !done;) {
     Output out;
     for (auto& item : generation.take()) answer.on_event(std::move(item), out);
-    if (!out.done && server_.aborting)
-      answer.fail({ApiErrorKind::unavailable, "the server is stopping"}, out);
+    if (!out.done && server_.aborting) answer.fail(stopping(), out);
     done = out.done;
     if (out.response) {
-      good = co_await respond(exchange, *out.response);
+      good = co_await respond(exchange, std::move(*out.response));
       break;
     }
     if (!out.stream.empty()) good = co_await send_stream(exchange, out);
@@ -339,7 +352,8 @@ asio::awaitable<bool> Connection::run_answer(Exchange& exchange, Answer& answer)
       good = false;
       break;
     }
-    // Events that came during the write are in the mailbox, and the wait inside the write has spent their wake.
+    // Events that came during the write are in the mailbox, and the wait inside the write has spent their
+    // wake.
     if (!out.stream.empty()) continue;
     start_read();
     const auto ping = exchange.streaming ? Clock::now() + limits_.ping_interval : kForever;
@@ -387,7 +401,11 @@ std::string Connection::head(const Exchange& exchange, int status, std::string_v
   return text;
 }
 
-asio::awaitable<bool> Connection::respond(Exchange& exchange, const HttpResponse& response) {
+asio::awaitable<bool> Connection::respond(Exchange& exchange, HttpResponse response) {
+  // A slow reader may take hours for a large answer, so that these are bounded as requests are.
+  if (response.body.size() > kSmallBody && !keep_body_room(response.body.size()))
+    response = HttpResponse::error({ApiErrorKind::unavailable, "too many large answers at once", {}, 2},
+                                   exchange.style());
   exchange.status = response.status;
   if (server_.app.draining) exchange.keep_alive = false;
   const bool empty = response.status == 204;
@@ -396,6 +414,7 @@ asio::awaitable<bool> Connection::respond(Exchange& exchange, const HttpResponse
   if (!empty) data += fmt::format("Content-Length: {}\r\n", response.body.size());
   data += "\r\n";
   if (!empty && exchange.request->method != "HEAD") data += response.body;
+  std::string().swap(response.body);
   const bool sent = co_await write(std::move(data));
   log(exchange);
   co_return sent;

@@ -47,7 +47,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Awaitable<bool> dispatch(Exchange& exchange);
   Awaitable<bool> run_answer(Exchange& exchange, Answer& answer);
   Awaitable<bool> send_stream(Exchange& exchange, const Output& out);
-  Awaitable<bool> respond(Exchange& exchange, const HttpResponse& response);
+  Awaitable<bool> respond(Exchange& exchange, HttpResponse response);
   Awaitable<bool> respond_early(const ApiError& error, const HttpRequest& request);
   std::string head(const Exchange& exchange, int status, std::string_view content_type,
                    const Headers& more) const;
@@ -63,6 +63,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void wake();
   bool gone() const { return read_ended_; }
   bool keep_body_room(size_t bytes);
+  void drop_body(HttpRequest& request);
 
   ServerState& server_;
   const ServerLimits& limits_;
@@ -81,7 +82,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool writing_ = false;
   bool write_failed_ = false;
   bool closed_ = false;
-  size_t body_room_ = 0;
+  size_t body_room_ = 0;  // taken from the server's
 };
 
 }  // namespace quern

@@ -67,7 +67,7 @@ asio::awaitable<Connection::Fill> Connection::fill(Clock::time_point deadline, b
 }
 
 asio::awaitable<bool> Connection::write(std::string data, const Generation* stream) {
-  if (closed_) co_return false;
+  if (closed_ || write_failed_) co_return false;
   write_buffer_ = std::move(data);
   for (size_t at = 0; at < write_buffer_.size(); at += kSlice) {
     writing_ = true;
@@ -91,17 +91,19 @@ asio::awaitable<bool> Connection::write(std::string data, const Generation* stre
     }
     if (write_failed_ || closed_) co_return false;
   }
+  std::string().swap(write_buffer_);  // a large answer's memory does not stay while the connection is idle
   co_return true;
 }
 
-/// Lets the client read our last words: closing with unread input would reset the connection.
+/// Lets the client read our last words: closing with unread input would reset the connection. The server's
+/// closing does not cut this short; its aborting does.
 asio::awaitable<void> Connection::linger() {
   if (closed_ || write_failed_ || gone()) co_return;
   transport_->shutdown([self = shared_from_this()] {});
   const auto deadline = Clock::now() + limits_.linger;
   for (;;) {
     input_.clear();
-    const Fill result = co_await fill(deadline, true);
+    const Fill result = co_await fill(deadline, false);
     if (result != Fill::data) co_return;
   }
 }

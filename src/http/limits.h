@@ -12,7 +12,7 @@ struct ServerLimits {
   uint32_t header_bytes = 32 << 10;
   size_t header_fields = 100;
   uint64_t body_bytes = 16 << 20;
-  uint64_t all_body_bytes = 512 << 20;  // bodies being received or worked on, all connections together
+  uint64_t all_body_bytes = 512 << 20;  // requests received or worked on and large answers, all together
   size_t stream_bytes = 1 << 20;        // events that wait for a slow reader, one answer
   std::chrono::milliseconds handshake_timeout{10000};  // TLS
   std::chrono::milliseconds header_timeout{15000};     // from the first byte to the end of the headers

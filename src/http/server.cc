@@ -79,7 +79,7 @@ class ServerImpl final : public Server {
     asio::co_spawn(
         acceptor_.get_executor(), [this] { return accept_all(); }, asio::detached);
     std::vector<std::jthread> threads;
-    for (int i = 0; i < kIoThreads; ++i) threads.emplace_back([this] { io_.run(); });
+    for (int i = 0; i < kIoThreads; ++i) threads.emplace_back([this] { run_io(); });
     threads.clear();  // joins: all connections have ended
     state_.workers.stop();
     state_.workers.join();
@@ -90,23 +90,43 @@ class ServerImpl final : public Server {
   }
 
  private:
+  /// Connections report their own failures; what escapes here is a handler without memory.
+  void run_io() {
+    for (;;) {
+      try {
+        io_.run();
+        return;
+      } catch (const std::exception& e) {
+        log::error("an I/O handler failed", {{"error", e.what()}});
+      }
+    }
+  }
+
   asio::awaitable<void> accept_all() {
     while (acceptor_.is_open()) {
       auto [ec, socket] =
           co_await acceptor_.async_accept(asio::make_strand(io_), asio::as_tuple(asio::use_awaitable));
       if (!acceptor_.is_open()) break;
-      if (!ec) {
-        add(std::move(socket));
-        continue;
-      }
-      log::warn("cannot accept a connection", {{"error", ec.message()}});
+      const std::string problem = ec ? ec.message() : add(std::move(socket));
+      if (problem.empty()) continue;
+      log::warn("cannot accept a connection", {{"error", problem}});
       // Out of descriptors, most likely: some time must pass before another try can succeed.
       asio::steady_timer pause(acceptor_.get_executor(), 100ms);
       co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
     }
   }
 
-  void add(tcp::socket socket) {
+  /// What went wrong, or "".
+  std::string add(tcp::socket socket) {
+    try {
+      start(std::move(socket));
+      return {};
+    } catch (const std::exception& e) {  // memory, most likely: the server goes on
+      return e.what();
+    }
+  }
+
+  void start(tcp::socket socket) {
     error_code ec;
     const auto peer = socket.remote_endpoint(ec);
     const std::string address = ec ? "?" : fmt::format("{}:{}", peer.address().to_string(), peer.port());

@@ -29,9 +29,11 @@ class ServerState {
 
   /// Room for bodies, all connections together. False: there is none.
   bool take_body_room(size_t bytes) {
-    if (body_bytes_.fetch_add(bytes) + bytes <= app.limits.all_body_bytes) return true;
-    body_bytes_ -= bytes;
-    return false;
+    size_t taken = body_bytes_;
+    do {  // a request that is refused must not take room from another even for a moment
+      if (bytes > app.limits.all_body_bytes - taken) return false;
+    } while (!body_bytes_.compare_exchange_weak(taken, taken + bytes));
+    return true;
   }
   void give_body_room(size_t bytes) { body_bytes_ -= bytes; }
 
