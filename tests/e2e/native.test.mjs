@@ -105,13 +105,16 @@ test("keys guard everything but health", async () => {
 
 test("SIGTERM finishes what runs, refuses what comes, and exits with 0", async () => {
   const leaving = await Quern.start({ LLM_ALLOWED_MODELS: model });
-  const running = leaving.post("/api/generate", { ...ask, max_tokens: 400, ignore_eos: true });
-  while ((await leaving.metric("quern_requests_running")) !== 1) await new Promise((r) => setTimeout(r, 5));
+  const response = await fetch(leaving.url + "/api/generate/stream", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ ...ask, max_tokens: 400, ignore_eos: true }),
+  });
+  assert.equal(response.status, 200); // it has begun: the status comes with the first event
   const exited = leaving.stop();
-  const { status, json } = await running;
-  assert.equal(status, 200);
-  assert.ok(json.tokens_generated > 0);
+  assert.match(await response.text(), /"tokens_generated":400}\n\ndata: \[DONE\]\n\n$/);
   assert.equal(await exited, 0);
+  await assert.rejects(fetch(leaving.url + "/health/live"));
 });
 
 test("a wrong setting stops the start with one line", async () => {
