@@ -1,7 +1,8 @@
 // The commands as a user types them.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { truncateSync, writeFileSync, copyFileSync } from "node:fs";
+import { truncateSync, writeFileSync, copyFileSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { before, test } from "node:test";
 import { makeModel, quern, scratch } from "./server.mjs";
 
@@ -21,7 +22,7 @@ test("no command and a wrong one are wrong usage", () => {
   assert.equal(wrong.status, 2);
   assert.match(wrong.err, /^error: .*\n$/);
   assert.equal(run(["bench", "--batch", "none", model]).status, 2);
-  for (const command of ["serve", "run", "inspect", "tokenize", "bench"]) assert.equal(run([command, "--help"]).status, 0, command);
+  for (const command of ["serve", "run", "inspect", "tokenize", "bench", "perplexity"]) assert.equal(run([command, "--help"]).status, 0, command);
 });
 
 test("tokenize: text to ids and back", () => {
@@ -97,4 +98,23 @@ test("the bundled model answers a question about Quern", () => {
   const { status, out, err } = run(["run", "-p", "Which port does the server listen on?", "--temperature", "0"]);
   assert.equal(status, 0, err);
   assert.match(out, /8091/);
+});
+
+// The figure that PyTorch gives for the checkpoint (models/guide/README.md); the embedded model is its Q8_0.
+test("perplexity of the bundled model is what PyTorch says", () => {
+  const folder = join(process.env.QUERN_SOURCE_DIR, "models/guide");
+  const reference = Number(readFileSync(join(folder, "README.md"), "utf8").match(/perplexity of `heldout.txt`[^|]*\| ([\d.]+) \|/)[1]);
+  const { status, out, err } = run(["perplexity", "quern/guide", "--file", join(folder, "heldout.txt"), "--against", "quern/guide", "--json"]);
+  assert.equal(status, 0, err);
+  const report = JSON.parse(out);
+  assert.ok(Math.abs(report.perplexity.value / reference - 1) < 0.01, `${report.perplexity.value} against ${reference}`);
+  assert.equal(report.against.same_top.value, 1);
+  assert.ok(Math.abs(report.against.kl_divergence.value) < 1e-9);
+  writeFileSync(scratch("short.txt"), "Too short.");
+  const short = run(["perplexity", "quern/guide", "--file", scratch("short.txt")]);
+  assert.equal(short.status, 1);
+  assert.match(short.err, /^error: .*two chunks of 512.*\n$/);
+  const missing = run(["perplexity", "quern/guide", "--file", "no-such-file"]);
+  assert.equal(missing.status, 1);
+  assert.match(missing.err, /^error: .*no-such-file.*\n$/);
 });
