@@ -9,7 +9,9 @@ what is {} ; what's {} ; whats {} ; {} ; {} ; {} ; tell me about {} ; (please |)
 (can|could) you (explain|tell me about|describe) {} ; i (want|need|would like|'d like) to know (more |)about {} ; (i have |)a question about {} ;
 help (me |)with {} ; how does {} work ; how about {} ; what do you know about {} ; (details|information) (on|about) {} ; {} please ; {}, please ;
 do you know (anything about |){} ; what can you tell me about {} ; (give|show) me {} ; describe {} ; i (do not|don't) understand {} ; {} explained ;
-where (do|can) i find {} ; (what is|what's) {} (here|in quern|for quern|of the server) ; does @q have {} ; (what does|what do) {} mean ; {} quern ; quern {}
+where (do|can) i find {} ; (what is|what's) {} (here|in quern|for quern|of the server) ; does @q have {} ; (what does|what do) {} mean ; {} quern ; quern {} ;
+(can i|where do i) read (more |)about {} ; what should i know about {} ; what's the story (with|on|behind) {} ; i (keep reading|heard|read|wonder) about {} ; {} - what is that ; is there anything about {} ; (not clear to me|unclear to me|open question): {} ;
+how is {} meant ; (say|tell me) something (on|about) {} ; what role does {} play ; my question is about {} ; {}, how is that done here ; what is the deal with {} ; (quick|short) answer about {} ; the docs mention {} ; i am looking for {}
 """.replace("\n", " ")
 ACTION = """
 how do i {} ; how do i {} ; how do i {} ; how can i {} ; how to {} ; how do you {} ; how would i {} ; how should i {} ; how does one {} ; how could i {} ;
@@ -18,7 +20,10 @@ is there (a|any) way to {} ; is it possible to {} ; can i {} ; can you {} ; i wa
 i am trying to {} ; im trying to {} ; we (want|need) to {} ; {} ; {} how ; how {} ; (tell|show) me how to {} ; (can|could) you (tell|show) me how to {} ;
 (please |)help me {} ; where do i {} ; how (is it|is) possible to {} ; what do i need (in order |)to {} ; steps to {} ; i wish to {} ; best way to {} ;
 (do you|does anyone) know how to {} ; am i able to {} ; what if i want to {} ; any (idea|hint|tip) how to {} ; i (have no idea|don't know|am not sure) how to {} ;
-(my team|my boss|a colleague|a user) wants to {} ; i have to {}, how ; explain how to {} ; how might i {} ; (instructions|a guide) to {} ; i can't {} ; let me {} ; make it {}
+(my team|my boss|a colleague|a user) wants to {} ; i have to {}, how ; explain how to {} ; how might i {} ; (instructions|a guide) to {} ; i can't {} ; let me {} ; make it {} ;
+(does|will) @q let me {} ; does @q (allow|offer a way) to {} ; my goal is to {} ; (i am |)looking for a way to {} ; i'm trying to figure out how to {} ; (is there|do you have) (a setting|an option|a command|something|a trick) to {} ; what would you do to {} ;
+(our admin|my customer|my manager|the team) asks how to {} ; (i was told|i have been asked|the task is) to {} ; (what|which) steps are needed to {} ; the (correct|proper|simplest) way to {} ; i (never managed|fail|struggle) to {} ; what does it take to {} ; suppose i want to {} ;
+(i could not find|i did not find out|nobody could tell me) how to {} ; i'm supposed to {} ; where do i start if i want to {} ; we are planning to {} ; would like to {}, any advice ; in order to {}, what do i do ; {} - how ; {}: how
 """.replace("\n", " ")
 KNOB = """
 (what|which) {k} (do i use|do i set|do i change|should i set|must i set|should i use|lets me|is used|is needed|is there) to {v} ; (what|which) {k} (would|will|can) {v} ;
@@ -34,18 +39,22 @@ NAME = """
 what (does|is) {} (do|for|mean|) ; what is {} ; what's {} ; {} ; {} ; {} meaning ; explain {} ; tell me about {} ; what is the default (of|for|value of) {} ; default (of|for) {} ;
 {} default ; how do i (use|set|change) {} ; what (values|value) (can|does) {} (have|take|accept) ; what should i set {} to ; when do i (need|use|set) {} ;
 meaning of {} ; what happens (if|when) i (set|change) {} ; do i need {} ; what does the {} (variable|setting|option) (do|mean) ; the {} setting ; help with {} ; what is {} used for ;
-is {} (on|set) by default ; describe {} ; (example|an example) (of|for) {} ; which values are allowed for {} ; allowed values of {} ; purpose of {}
+is {} (on|set) by default ; describe {} ; (example|an example) (of|for) {} ; which values are allowed for {} ; allowed values of {} ; purpose of {} ;
+(i saw|i found|there is) {} in (a|the|our) .env (file|) ; what would {} change ; somebody set {}, what does it do ; is {} important ; export {} ; {}=... ; {} in .env ; can i leave {} out ; what if {} is not set ; what is the effect of {} ; why would i set {} ; is there a default for {} ; which setting is {} ; what does {} control
 """.replace("\n", " ")
 COMMAND = """
 what does (the |){} (command |)do ; {} ; {} ; what is {} (for|) ; how do i use {} ; explain {} ; (example|an example) of {} ; when do i use {} ; usage of {} ; options of {} ;
-tell me about {} ; {} usage ; {} help ; {} command ; how does {} work ; what's {} ; flags of {} ; {} options ; what is the {} command (for|good for)
+tell me about {} ; {} usage ; {} help ; {} command ; how does {} work ; what's {} ; flags of {} ; {} options ; what is the {} command (for|good for) ;
+what happens when i (run|call|type) {} ; what do i get from {} ; what is {} good for ; purpose of {} ; {} - what is it ; describe {} ; what can i do with {} ; someone told me to (use|try|call) {} ; what comes out of {} ; why would i use {}
 """.replace("\n", " ")
 FORMAT = """
 what is {} ; what's {} ; {} ; {} ; explain {} ; tell me about {} ; what does {} mean ; how many bits (per weight |)(does {} (have|use|need|take)|are in {}|is {}|has {}) ;
 bits per weight of {} ; {} bits per weight ; {} bits ; {} bpw ; when (do|should) i use {} ; when to use {} ; should i use {} ; is {} (any |)(good|ok|worth it|better|recommended|lossy|bad|enough) ;
 how good is {} ; {} quality ; {} size ; how (big|large|small|accurate|precise) is {} ; what kind of quantization is {} ; what is {} (good |)for ; what are the (advantages|drawbacks) of {} ;
 describe {} ; info on {} ; what do you (think of|say about) {} ; how many bits per weight has {} ; how does {} work ; the {} format ; {} quantization ; what is a {} (file|model|quant) ; does {} lose (much |)quality ;
-why (would i |)(use|choose|take) {} ; who should use {} ; how much (memory|space) does {} (need|take)
+why (would i |)(use|choose|take) {} ; who should use {} ; how much (memory|space) does {} (need|take) ;
+is {} (usable|fine|ok|a good choice|too lossy|too small|overkill) (for daily use|for coding|for chat|) ; someone recommended {} ; i (downloaded|have|see) a {} file, (is it any good|what is that) ; (can i trust|what about) {} ; how lossy is {} ; {} compared to the original ; {} in a few words ;
+what do i lose with {} ; (your opinion on|pros and cons of) {} ; what's in a {} file ; what does the name {} tell me ; how are weights stored in {} ; block size of {} ; is {} smaller than the others ; effective bits of {}
 """.replace("\n", " ")
 
 # Words that people use for each other; applied at random to a finished question.
@@ -81,7 +90,8 @@ OPENERS = """hi, |hello, |hey, |hey |please |please tell me |quick question: |qu
 just curious, |one more thing: |tell me, |can you tell me |could you tell me |do you know |i'd like to know |i want to know |i wonder |now |also, |
 good morning, |dear guide, |hi guide, |hi quern, |not sure if you know, but |i am new here. |i'm new to this. |for my project: |at work: |on my server, |
 on my laptop, |in quern, |with quern, |when i use quern, |using quern, |after installing quern, |regarding quern: |about quern: |we use quern at work. |i use quern at home. |help! |again: |
-i read the docs but |my friend asks: |let's say i run quern, |in production, |under linux, |on ubuntu, |on debian, |as a beginner, |as an admin, |once more, |hm, |then """.replace("\n", "").split("|")
+i read the docs but |my friend asks: |let's say i run quern, |in production, |under linux, |on ubuntu, |on debian, |as a beginner, |as an admin, |once more, |hm, |then |we are a small company. |i run this at home. |i come from ollama. |i come from vllm. |coming from llama.cpp, |i use it for a chatbot. |
+first question: |next question: |another question: |something else: |hey there, |i have read that, but |stupid question, |silly question: |maybe a dumb question, |it is urgent: |for a customer: |i'm a student. |i'm a developer. |i'm not an expert. |my setup is simple. |we plan to use quern. |before i start: |in short, |to be clear, |honestly, |yo, |pls |plz |tell us |anyone know """.replace("\n", "").split("|")
 CLOSERS = """ please| thanks| thank you| exactly| in quern| with quern| for quern| here| on my machine| on linux| at all| anyway| again| now| actually| then| in general|
  in short| briefly| for me| on my server| on my laptop| in production| when using quern| in this server| on ubuntu|, please|, thanks|, i forgot| if i may ask| by the way| in detail|
  under linux| today| for my project| out of the box| unless told otherwise| if i leave everything as it is| if i change nothing| without changing anything| by default| normally| right away| for my app| correctly| properly| in the api| these days| for a small team| with this server|, do you know|, any idea""".replace("\n", "").split("|")
