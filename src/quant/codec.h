@@ -62,6 +62,14 @@ void encode_blocks(const float* in, std::byte* blocks, size_t n, const float* im
   }
 }
 
+/// out.code[32 · run + i] = code(run, i), for a block of 256. Within a run of 32 the shifts stay the same, so
+/// that compilers vectorize it: a model is taken apart while it loads.
+template <class Code>
+void fill_codes(AffineBlock& out, Code code) {
+  for (int run = 0; run < 8; ++run)
+    for (int i = 0; i < 32; ++i) out.code[32 * run + i] = static_cast<uint8_t>(code(run, i));
+}
+
 template <class Block, void (*unpack_block)(const Block&, AffineBlock&)>
 void unpack(const std::byte* bytes, AffineBlock& out) {
   Block block;

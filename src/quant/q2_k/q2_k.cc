@@ -42,7 +42,7 @@ void unpack(const Block& block, AffineBlock& out) {
     out.scale[g] = block.scales[g] & 15;
     out.min[g] = block.scales[g] >> 4;
   }
-  for (int k = 0; k < 256; ++k) out.code[k] = block.qs[k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3;
+  codec::fill_codes(out, [&](int run, int i) { return block.qs[run / 4 * 32 + i] >> (run % 4 * 2) & 3; });
 }
 
 }  // namespace

@@ -52,11 +52,10 @@ void unpack(const Block& block, AffineBlock& out) {
   out.d = f16_to_f32(block.d);
   out.dmin = 0;
   for (int g = 0; g < 16; ++g) out.scale[g] = static_cast<int16_t>(scale_of(block, g));
-  for (int k = 0; k < 256; ++k) {
-    const int low = block.qs[k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3;
-    const int high = block.hmask[k % 32] >> (k / 32) & 1;
-    out.code[k] = static_cast<uint8_t>(low | high << 2);
-  }
+  codec::fill_codes(out, [&](int run, int i) {
+    const int low = block.qs[run / 4 * 32 + i] >> (run % 4 * 2) & 3;
+    return low | (block.hmask[i] >> run & 1) << 2;
+  });
 }
 
 }  // namespace

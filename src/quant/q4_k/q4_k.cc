@@ -42,7 +42,7 @@ void unpack(const Block& block, AffineBlock& out) {
     out.scale[g] = sm.scale;
     out.min[g] = sm.min;
   }
-  for (int k = 0; k < 256; ++k) out.code[k] = block.qs[k / 64 * 32 + k % 32] >> (k % 64 / 32 * 4) & 15;
+  codec::fill_codes(out, [&](int run, int i) { return block.qs[run / 2 * 32 + i] >> (run % 2 * 4) & 15; });
 }
 
 }  // namespace

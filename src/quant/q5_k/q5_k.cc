@@ -46,11 +46,10 @@ void unpack(const Block& block, AffineBlock& out) {
     out.scale[g] = sm.scale;
     out.min[g] = sm.min;
   }
-  for (int k = 0; k < 256; ++k) {
-    const int low = block.qs[k / 64 * 32 + k % 32] >> (k % 64 / 32 * 4) & 15;
-    const int high = block.qh[k % 32] >> (k / 32) & 1;
-    out.code[k] = static_cast<uint8_t>(low | high << 4);
-  }
+  codec::fill_codes(out, [&](int run, int i) {
+    const int low = block.qs[run / 2 * 32 + i] >> (run % 2 * 4) & 15;
+    return low | (block.qh[i] >> run & 1) << 4;
+  });
 }
 
 }  // namespace

@@ -44,11 +44,10 @@ void unpack(const Block& block, AffineBlock& out) {
   out.d = f16_to_f32(block.d);
   out.dmin = 0;
   for (int g = 0; g < 16; ++g) out.scale[g] = block.scales[g];
-  for (int k = 0; k < 256; ++k) {
-    const int low = block.ql[k / 128 * 64 + k % 64] >> (k % 128 / 64 * 4) & 15;
-    const int high = block.qh[k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3;
-    out.code[k] = static_cast<uint8_t>(low | high << 4);
-  }
+  codec::fill_codes(out, [&](int run, int i) {
+    const int low = block.ql[run / 4 * 64 + run % 2 * 32 + i] >> (run % 4 / 2 * 4) & 15;
+    return low | (block.qh[run / 4 * 32 + i] >> (run % 4 * 2) & 3) << 4;
+  });
 }
 
 }  // namespace
