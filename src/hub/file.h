@@ -1,0 +1,47 @@
+// Small helpers over the system's calls: an owned descriptor, whole files, directories made durable.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "core/result.h"
+
+namespace quern::hub {
+
+/// An open file, closed with its owner.
+class Descriptor {
+ public:
+  Descriptor() = default;
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~Descriptor();
+  int get() const { return fd_; }
+  explicit operator bool() const { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+/// "PATH: cannot DO: reason", with resource_exhausted for a full disk.
+tl::unexpected<Error> io_error(const std::filesystem::path& path, std::string_view what, int error);
+
+/// At most `most` bytes; empty when the file is not there, is larger, or is no regular file.
+std::optional<std::string> read_small_file(const std::filesystem::path& path, size_t most);
+
+/// Appears whole or not at all: temporary file beside it, fsync, rename.
+Result<> write_whole_file(const std::filesystem::path& path, std::string_view content);
+
+/// Makes a rename in `folder` survive a loss of power.
+void sync_folder(const std::filesystem::path& folder);
+
+Result<> make_folders(const std::filesystem::path& folder);
+
+}  // namespace quern::hub
