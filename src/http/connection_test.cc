@@ -184,6 +184,13 @@ class ConnectionTest : public ::testing::Test {
     peers_.push_back({line, connection});
     return line;
   }
+  /// Until the latch is counted down. The worker holds it too, for it may still be waking up from it when the
+  /// test is over.
+  std::shared_ptr<std::latch> occupy_worker() {
+    auto busy = std::make_shared<std::latch>(1);
+    asio::post(state_->workers, [busy] { busy->wait(); });
+    return busy;
+  }
   /// Until nothing is left to do at once.
   void settle() {
     io_.restart();
@@ -369,8 +376,7 @@ TEST_F(ConnectionTest, LargeAnswersToSlowReadersAreBounded) {
 
 TEST_F(ConnectionTest, HealthDoesNotWaitForWorkers) {
   begin(patient());
-  std::latch busy(1);
-  asio::post(state_->workers, [&] { busy.wait(); });
+  const auto busy = occupy_worker();
   const auto waiting = connect(), health = connect();
   waiting->send(post_text("/tokenize", R"({"content":"x"})"));
   health->send(get_text("/health/live") + get_text("/health/ready"));
@@ -378,14 +384,13 @@ TEST_F(ConnectionTest, HealthDoesNotWaitForWorkers) {
   EXPECT_EQ(waiting->written, "");
   EXPECT_EQ(status(*health), 200);
   EXPECT_NE(health->written.find(R"("ready":true)"), std::string::npos);
-  busy.count_down();
+  busy->count_down();
   EXPECT_TRUE(until([&] { return status(*waiting) == 200; }));
 }
 
 TEST_F(ConnectionTest, AStopWhileAHandlerWorksIsAnswered) {
   begin(patient());
-  std::latch busy(1);
-  asio::post(state_->workers, [&] { busy.wait(); });
+  const auto busy = occupy_worker();
   const auto line = connect();
   line->send(post_text("/api/generate", kAsk));
   settle();
@@ -394,7 +399,7 @@ TEST_F(ConnectionTest, AStopWhileAHandlerWorksIsAnswered) {
   settle();
   EXPECT_EQ(status(*line), 503);
   EXPECT_EQ(ended_, 1u);
-  busy.count_down();
+  busy->count_down();
 }
 
 /// Closing the line at once would reset it, and the client might never read the answer.
