@@ -11,7 +11,7 @@
 
 #include "config/config.h"
 #include "core/result.h"
-#include "engine/model_host.h"
+#include "engine/served_model.h"
 
 namespace quern {
 

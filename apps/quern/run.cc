@@ -226,12 +226,12 @@ Result<> run(RunFlags flags) {
   if (flags.prompt.empty() && isatty(STDIN_FILENO) == 0)
     flags.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
   QUERN_TRY(const auto backend, backend_of(config));
-  HostOptions options;
+  LoadOptions options;
   options.model_path = config.model_path;
   options.engine.context = config.context_size;
   options.engine.max_running = 1;
   options.engine.prefix_caching = config.prefix_caching;
-  QUERN_TRY(auto model, open_model(*backend, model_or_default(flags.model, config), options, {}));
+  QUERN_TRY(auto model, open_model(*backend, model_or_default(flags.model, config), options));
 
   struct sigaction action {};
   action.sa_handler = on_interrupt;  // without SA_RESTART: a read at the prompt returns

@@ -21,16 +21,16 @@ constexpr auto kGrace = 30s;
 HostOptions host_options(const Config& config) {
   HostOptions options;
   options.models = config.allowed_models;
-  options.model_path = config.model_path;
-  options.memory_limit = config.memory_limit;
-  options.engine.max_running = config.max_concurrent_requests;
-  options.engine.max_queued = config.max_queued_requests;
-  options.engine.queue_timeout = std::chrono::milliseconds(config.queue_timeout_ms);
-  options.engine.context = config.context_size;
-  options.engine.block_size = config.block_size;
-  options.engine.prefix_caching = config.prefix_caching;
-  if (config.kv_cache_type == "q8_0") options.engine.kv_type = KvType::q8_0;
-  if (config.kv_cache_type == "f8e4m3") options.engine.kv_type = KvType::f8e4m3;
+  options.load.model_path = config.model_path;
+  options.load.memory_limit = config.memory_limit;
+  options.load.engine.max_running = config.max_concurrent_requests;
+  options.load.engine.max_queued = config.max_queued_requests;
+  options.load.engine.queue_timeout = std::chrono::milliseconds(config.queue_timeout_ms);
+  options.load.engine.context = config.context_size;
+  options.load.engine.block_size = config.block_size;
+  options.load.engine.prefix_caching = config.prefix_caching;
+  if (config.kv_cache_type == "q8_0") options.load.engine.kv_type = KvType::q8_0;
+  if (config.kv_cache_type == "f8e4m3") options.load.engine.kv_type = KvType::f8e4m3;
   return options;
 }
 
@@ -77,7 +77,7 @@ Result<> serve(const CommonFlags& flags) {
   QUERN_TRY(const Config config, flags.load(false));
   QUERN_TRY(const auto backend, backend_of(config));
   const HostOptions options = host_options(config);
-  if (auto supported = backend->supports(options.engine.kv_type); !supported)
+  if (auto supported = backend->supports(options.load.engine.kv_type); !supported)
     return fail(ErrorCode::unsupported, "LLM_KV_CACHE_TYPE: {}", supported.error().message);
   if (config.enable_isq)
     log::warn(

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "core/result.h"
-#include "engine/model_host.h"
+#include "engine/served_model.h"
 
 namespace quern {
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "engine/embedded_guide.h"
-#include "engine/model_host.h"
+#include "engine/served_model.h"
 #include "formats/gguf.h"
 
 namespace quern {
@@ -52,12 +52,18 @@ std::optional<fs::path> existing_path(const std::string& reference, const std::s
   return std::nullopt;
 }
 
+constexpr std::string_view kBundled = "quern/guide";
+
 }  // namespace
+
+bool is_local_model(const std::string& reference, const std::string& model_path) {
+  return reference == kBundled || existing_path(reference, model_path).has_value();
+}
 
 Result<std::unique_ptr<WeightSource>> open_model_source(const std::string& reference,
                                                         const std::string& model_path) {
   if (reference.empty()) return fail(ErrorCode::invalid_argument, "the model reference is empty");
-  if (reference == "quern/guide") {
+  if (reference == kBundled) {
     if (embedded_guide().empty())
       return fail(ErrorCode::not_found,
                   "quern/guide: this binary was built without the bundled model "

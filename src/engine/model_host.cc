@@ -3,17 +3,25 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
+#include <map>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 
 #include "core/log.h"
 #include "engine/memory.h"
+#include "engine/residency.h"
 
 namespace quern {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+/// How often the loader looks whether a busy model has become idle.
+constexpr auto kLook = std::chrono::milliseconds(20);
+constexpr double kLongestPause = 300;  // seconds
 
 /// `owner/repo:selector@tokenizer` → `owner/repo`. A drive or a port is not a selector: the colon must stand
 /// in the last part of the path.
@@ -24,16 +32,76 @@ std::string_view without_selector(std::string_view id) {
   return id.substr(0, id.find(':', name));
 }
 
+void add(EngineStats& sum, const EngineStats& stats, bool live) {
+  if (live) {
+    sum.running += stats.running;
+    sum.waiting += stats.waiting;
+    sum.kv_blocks_total += stats.kv_blocks_total;
+    sum.kv_blocks_free += stats.kv_blocks_free;
+  }
+  sum.prompt_tokens += stats.prompt_tokens;
+  sum.cached_tokens += stats.cached_tokens;
+  sum.generated_tokens += stats.generated_tokens;
+  sum.preemptions += stats.preemptions;
+  sum.steps += stats.steps;
+}
+
+/// What a model waits for.
+enum class Turn { none, ahead, wanted };
+
+struct Entry {
+  ModelStatus status;
+  std::shared_ptr<ServedModel> model;  // null unless ready
+  std::string path;                    // where a fetched model lies
+  Turn turn = Turn::none;
+  bool draining = false;
+  bool in_hand = false;     // a thread is busy with it
+  uint64_t bytes = 0;       // of the limit, from the decision to load it on
+  double wanted_since = 0;  // of Turn::wanted
+  double last_asked = 0;
+  double ready_since = 0;
+  double retry_at = 0, pause = 0;  // of a failed one
+};
+
+/// Those who want to know; apart from the host's own lock, so that they may be told while nobody holds that.
+class Watchers {
+ public:
+  uint64_t add(std::function<void()> changed) {
+    const std::lock_guard lock(mutex_);
+    watchers_.emplace(++last_, std::move(changed));
+    return last_;
+  }
+  void remove(uint64_t watcher) {
+    const std::lock_guard lock(mutex_);
+    watchers_.erase(watcher);
+  }
+  void tell() {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [id, changed] : watchers_) changed();
+  }
+
+ private:
+  std::mutex mutex_;
+  uint64_t last_ = 0;
+  std::map<uint64_t, std::function<void()>> watchers_;
+};
+
 class ModelHostImpl final : public ModelHost {
  public:
   ModelHostImpl(Backend& backend, HostOptions options, EngineObserver* observer)
-      : backend_(backend), options_(std::move(options)), observer_(observer) {
-    for (const std::string& id : options_.models) entries_.push_back({.status = {.id = id}});
-    loader_ = std::jthread([this](std::stop_token stop) { load_all(stop); });
+      : backend_(backend),
+        options_(std::move(options)),
+        observer_(observer),
+        limit_(options_.load.memory_limit > 0 ? options_.load.memory_limit : available_memory() / 10 * 9) {
+    for (const std::string& id : options_.models)
+      entries_.push_back({.status = {.id = id}, .turn = Turn::ahead});
+    if (options_.fetch) fetcher_ = std::jthread([this](const std::stop_token& stop) { fetch_all(stop); });
+    loader_ = std::jthread([this](const std::stop_token& stop) { load_all(stop); });
   }
 
   ~ModelHostImpl() override {
-    loader_.request_stop();
+    end_threads();
+    if (fetcher_.joinable()) fetcher_.join();
     loader_.join();
   }
 
@@ -44,21 +112,46 @@ class ModelHostImpl final : public ModelHost {
     return result;
   }
 
-  Result<std::shared_ptr<ServedModel>> get(std::string_view id) const override {
+  Result<ModelStatus> status_of(std::string_view id) const override {
     const std::lock_guard lock(mutex_);
-    QUERN_TRY(const Entry* entry, find(id));
-    if (entry->model != nullptr) return entry->model;
-    const ModelStatus& status = entry->status;
-    if (status.state == ModelState::failed)
-      return fail(ErrorCode::unavailable, "model {} could not be loaded: {}", status.id, status.error);
-    if (status.state == ModelState::loading && status.bytes_total > 0)
-      return fail(ErrorCode::unavailable, "model {} is loading ({} %): try again soon", status.id,
-                  status.bytes_done * 100 / status.bytes_total);
-    return fail(ErrorCode::unavailable, "model {} is not loaded yet: try again soon", status.id);
+    QUERN_TRY(const size_t index, find(id));
+    return entries_[index].status;
+  }
+
+  Result<std::shared_ptr<ServedModel>> get(std::string_view id) override {
+    const std::lock_guard lock(mutex_);
+    QUERN_TRY(const size_t index, find(id));
+    Entry& entry = entries_[index];
+    const double now = seconds();
+    if (stopped_) return fail(ErrorCode::unavailable, "the server is stopping");
+    if (entry.status.state == ModelState::failed) {
+      if (now < entry.retry_at)
+        return fail(ErrorCode::unavailable, "model {} could not be loaded: {}", entry.status.id,
+                    entry.status.error);
+      entry.status.state = ModelState::absent;
+    }
+    entry.last_asked = now;
+    if (entry.model != nullptr && !entry.draining) return entry.model;
+    if (entry.turn != Turn::wanted) {
+      entry.turn = Turn::wanted;
+      entry.wanted_since = now;
+      work_.notify_all();
+    }
+    return nullptr;
+  }
+
+  uint64_t watch(std::function<void()> changed) override { return watchers_.add(std::move(changed)); }
+  void unwatch(uint64_t watcher) override { watchers_.remove(watcher); }
+
+  EngineStats totals() const override {
+    const std::lock_guard lock(mutex_);
+    EngineStats sum = retired_;
+    for (const Entry& entry : entries_)
+      if (entry.model != nullptr) add(sum, entry.model->engine->stats(), true);
+    return sum;
   }
 
   void stop(std::chrono::milliseconds grace) override {
-    loader_.request_stop();
     std::vector<std::shared_ptr<ServedModel>> models;
     {
       const std::lock_guard lock(mutex_);
@@ -66,113 +159,306 @@ class ModelHostImpl final : public ModelHost {
       for (const Entry& entry : entries_)
         if (entry.model != nullptr) models.push_back(entry.model);
     }
+    end_threads();
+    watchers_.tell();
     std::vector<std::jthread> stops;  // side by side: the grace is one for all
     for (const auto& model : models) stops.emplace_back([&model, grace] { model->engine->stop(grace); });
   }
 
  private:
-  struct Entry {
-    ModelStatus status;
-    std::shared_ptr<ServedModel> model;
-  };
+  static double seconds() { return std::chrono::duration<double>(Clock::now().time_since_epoch()).count(); }
+  static double seconds(std::chrono::milliseconds time) {
+    return std::chrono::duration<double>(time).count();
+  }
+
+  void end_threads() {
+    fetcher_.request_stop();
+    loader_.request_stop();
+  }
 
   /// With mutex_ held.
-  Result<const Entry*> find(std::string_view id) const {
+  Result<size_t> find(std::string_view id) const {
     if (entries_.empty()) return fail(ErrorCode::not_found, "no model is served: set LLM_ALLOWED_MODELS");
-    if (id.empty()) return &entries_.front();
-    for (const Entry& entry : entries_)
-      if (entry.status.id == id) return &entry;
-    const Entry* match = nullptr;
+    if (id.empty()) return 0;
+    for (size_t i = 0; i < entries_.size(); ++i)
+      if (entries_[i].status.id == id) return i;
+    std::optional<size_t> match;
     bool ambiguous = false;
-    for (const Entry& entry : entries_) {
-      if (without_selector(entry.status.id) != id) continue;
-      ambiguous |= match != nullptr;
-      match = &entry;
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      if (without_selector(entries_[i].status.id) != id) continue;
+      ambiguous |= match.has_value();
+      match = i;
     }
-    if (match != nullptr && !ambiguous) return match;
+    if (match && !ambiguous) return *match;
     std::string served;
     for (const Entry& entry : entries_) served += (served.empty() ? "" : ", ") + entry.status.id;
     return fail(ErrorCode::not_found, "model {} {}; served: {}", id,
                 ambiguous ? "is ambiguous" : "is not served", served);
   }
 
-  void load_all(std::stop_token stop) {
-    // One limit for all models: what earlier ones took is gone for later ones.
-    uint64_t left = options_.memory_limit > 0 ? options_.memory_limit : available_memory() / 10 * 9;
-    for (size_t i = 0; i < entries_.size() && !stop.stop_requested(); ++i) {
-      HostOptions options = options_;
-      options.memory_limit = std::max<uint64_t>(left, 1);
-      auto model = load(i, options, stop);
-      if (model) left -= std::min(left, (*model)->bytes);
-      finish(i, std::move(model));
+  bool needs_fetch(const Entry& entry) const {
+    return options_.fetch && entry.path.empty() && !is_local_model(entry.status.id, options_.load.model_path);
+  }
+
+  /// The next entry whose turn it is: asked for, longest first; then those ahead of need, in order. With
+  /// mutex_ held.
+  std::optional<size_t> next(bool to_fetch) {
+    std::optional<size_t> best;
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      Entry& entry = entries_[i];
+      if (entry.turn == Turn::none || entry.in_hand || entry.model != nullptr ||
+          needs_fetch(entry) != to_fetch)
+        continue;
+      const auto before = [](const Entry& a, const Entry& b) {
+        if (a.turn != b.turn) return a.turn == Turn::wanted;
+        return a.turn == Turn::wanted && a.wanted_since < b.wanted_since;
+      };
+      if (!best || before(entry, entries_[*best])) best = i;
+    }
+    return best;
+  }
+
+  /// Waits for work of one kind and takes it in hand; empty when the host ends.
+  std::optional<size_t> take(const std::stop_token& stop, bool to_fetch) {
+    std::unique_lock lock(mutex_);
+    std::optional<size_t> index;
+    const bool found = work_.wait(lock, stop, [&] { return (index = next(to_fetch)).has_value(); });
+    if (!found || stop.stop_requested()) return std::nullopt;
+    entries_[*index].in_hand = true;
+    return index;
+  }
+
+  void fetch_all(const std::stop_token& stop) {
+    while (const auto index = take(stop, true)) {
+      const std::string id = begin(*index, ModelState::downloading);
+      log::info("fetching model", {{"model", id}});
+      auto path = options_.fetch(id, progress_of(*index, stop));
+      if (stop.stop_requested()) return;
+      if (!path) {
+        failed(*index, path.error());
+        continue;
+      }
+      {
+        const std::lock_guard lock(mutex_);
+        Entry& entry = entries_[*index];
+        entry.path = *std::move(path);
+        entry.in_hand = false;
+      }
+      work_.notify_all();
     }
   }
 
-  Result<std::shared_ptr<ServedModel>> load(size_t index, const HostOptions& options,
-                                            const std::stop_token& stop) {
-    std::string id;
-    {
-      const std::lock_guard lock(mutex_);
-      entries_[index].status.state = ModelState::loading;
-      id = entries_[index].status.id;
+  void load_all(const std::stop_token& stop) {
+    while (const auto index = take(stop, false)) {
+      try {
+        load(*index, stop);
+      } catch (const std::exception& error) {  // no memory, most likely
+        failed(*index, {ErrorCode::resource_exhausted, fmt::format("cannot be loaded: {}", error.what())});
+      }
     }
+  }
+
+  void load(size_t index, const std::stop_token& stop) {
+    const std::string reference = reference_of(index);
+    auto source = open_model_source(reference, options_.load.model_path);
+    if (!source) return failed(index, source.error());
+    const auto plan = plan_memory(backend_, **source, options_.load.engine, limit_, entries_.size());
+    if (!plan) return failed(index, plan.error());
+    if (!take_room(index, plan->total(), stop)) return;
+    const std::string id = begin(index, ModelState::loading);
     ModelOptions model_options;
-    const auto start = Clock::now();
-    model_options.progress = [&](uint64_t done, uint64_t total) {
-      const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    model_options.progress = progress_of(index, stop);
+    auto model =
+        open_model(backend_, id, *std::move(source), *plan, options_.load.engine, model_options, observer_);
+    if (!model) return failed(index, model.error());
+    ready(index, *std::move(model));
+  }
+
+  std::string reference_of(size_t index) const {
+    const std::lock_guard lock(mutex_);
+    const Entry& entry = entries_[index];
+    return entry.path.empty() ? entry.status.id : entry.path;
+  }
+
+  /// Unloads others until `bytes` fit and counts them as taken. False: not now, or the host ends; the entry
+  /// is out of hand then.
+  bool take_room(size_t index, uint64_t bytes, const std::stop_token& stop) {
+    std::unique_lock lock(mutex_);
+    while (!stop.stop_requested()) {
+      Entry& entry = entries_[index];
+      const bool wanted = entry.turn == Turn::wanted;
+      // Whoever asked has stopped waiting by now.
+      const bool forgotten =
+          wanted && seconds() - entry.last_asked > seconds(options_.load.engine.queue_timeout) + 1;
+      Newcomer newcomer{.bytes = bytes};
+      if (wanted) newcomer.wanted_since = entry.wanted_since;
+      std::vector<size_t> indices;
+      const std::vector<Resident> residents = list_residents(indices);
+      const RoomDecision decision =
+          make_room(residents, newcomer, limit_, seconds(), seconds(options_.patience));
+      switch (decision.action) {
+        case RoomAction::load:
+          entry.bytes = bytes;
+          stop_draining(lock);
+          return true;
+        case RoomAction::unload:
+          unload(indices[decision.victim], lock);
+          break;
+        case RoomAction::drain:
+          entries_[indices[decision.victim]].draining = true;
+          break;
+        case RoomAction::refuse:
+          lock.unlock();
+          failed(index, {ErrorCode::resource_exhausted,
+                         fmt::format("it takes {} bytes, but the limit is {}: raise LLM_MEMORY_LIMIT", bytes,
+                                     limit_)});
+          return false;
+        case RoomAction::wait:
+          if (!wanted || forgotten) {
+            if (!wanted)
+              log::info("model not loaded ahead of need: no room beside the others",
+                        {{"model", entry.status.id}, {"bytes", bytes}});
+            entry.turn = Turn::none;
+            entry.in_hand = false;
+            stop_draining(lock);
+            return false;
+          }
+          idle_.wait_for(lock, stop, kLook, [] { return false; });
+          break;
+      }
+    }
+    return false;
+  }
+
+  /// With mutex_ held. An engine counts as idle when nobody but the host holds its model: no request can be
+  /// running then, and none can come, because only `get` hands models out.
+  std::vector<Resident> list_residents(std::vector<size_t>& indices) const {
+    std::vector<Resident> residents;
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      const Entry& entry = entries_[i];
+      if (entry.bytes == 0) continue;
+      indices.push_back(i);
+      residents.push_back({.bytes = entry.bytes,
+                           .idle = entry.model != nullptr && entry.model.use_count() == 1,
+                           .draining = entry.draining,
+                           .last_used = entry.last_asked,
+                           .ready_since = entry.ready_since});
+    }
+    return residents;
+  }
+
+  /// No victim is needed any more: those that were to go stay, and whoever waits for one of them asks again.
+  /// Lets go of the lock.
+  void stop_draining(std::unique_lock<std::mutex>& lock) {
+    bool changed = false;
+    for (Entry& entry : entries_) {
+      if (!std::exchange(entry.draining, false)) continue;
+      entry.turn = Turn::none;
+      changed = true;
+    }
+    lock.unlock();
+    if (changed) watchers_.tell();
+  }
+
+  void unload(size_t index, std::unique_lock<std::mutex>& lock) {
+    Entry& entry = entries_[index];
+    log::info("model unloaded to make room", {{"model", entry.status.id}, {"bytes", entry.bytes}});
+    std::shared_ptr<ServedModel> model = std::exchange(entry.model, nullptr);
+    add(retired_, model->engine->stats(), false);
+    entry.draining = false;
+    entry.status.state = ModelState::absent;
+    entry.status.bytes = entry.status.bytes_done = 0;
+    entry.status.eta_s = -1;
+    lock.unlock();
+    model.reset();  // joins the engine's thread
+    lock.lock();
+    entry.bytes = 0;
+  }
+
+  FetchProgress progress_of(size_t index, const std::stop_token& stop) {
+    return [this, index, stop, start = Clock::now()](uint64_t done, uint64_t total) {
+      const double taken = std::chrono::duration<double>(Clock::now() - start).count();
       const std::lock_guard lock(mutex_);
       ModelStatus& status = entries_[index].status;
       status.bytes_done = done;
       status.bytes_total = total;
       if (done > 0)
-        status.eta_s =
-            seconds * static_cast<double>(total - std::min(done, total)) / static_cast<double>(done);
+        status.eta_s = taken * static_cast<double>(total - std::min(done, total)) / static_cast<double>(done);
       return !stop.stop_requested();
     };
-    try {
-      return open_model(backend_, id, options, model_options, observer_);
-    } catch (const std::exception& error) {  // no memory, most likely
-      return fail(ErrorCode::resource_exhausted, "{}: cannot be loaded: {}", id, error.what());
-    }
   }
 
-  void finish(size_t index, Result<std::shared_ptr<ServedModel>> model) {
+  /// Returns the model's id.
+  std::string begin(size_t index, ModelState state) {
+    const std::lock_guard lock(mutex_);
+    ModelStatus& status = entries_[index].status;
+    status.state = state;
+    status.error.clear();
+    status.bytes_done = 0;
+    status.eta_s = -1;
+    return status.id;
+  }
+
+  void ready(size_t index, std::shared_ptr<ServedModel> model) {
     bool stopped;
     {
       const std::lock_guard lock(mutex_);
-      ModelStatus& status = entries_[index].status;
-      if (model) {
-        const ServedModel& served = **model;
-        status.state = ModelState::ready;
-        status.bytes_done = status.bytes_total = std::max(status.bytes_total, served.source->bytes());
-        status.eta_s = 0;
-        status.device = served.device;
-        status.quantization = served.quantization;
-        status.architecture = served.architecture;
-        status.bytes = served.bytes;
-        status.parameters = served.parameters;
-        status.context = served.engine->context();
-        entries_[index].model = *model;
-      } else {
-        status.state = ModelState::failed;
-        status.eta_s = -1;
-        status.error = model.error().message;
-      }
+      Entry& entry = entries_[index];
+      ModelStatus& status = entry.status;
+      status.state = ModelState::ready;
+      status.bytes_done = status.bytes_total = std::max(status.bytes_total, model->source->bytes());
+      status.eta_s = 0;
+      status.device = model->device;
+      status.quantization = model->quantization;
+      status.architecture = model->architecture;
+      status.bytes = model->bytes;
+      status.parameters = model->parameters;
+      status.context = model->engine->context();
+      entry.bytes = model->bytes;
+      entry.turn = Turn::none;
+      entry.in_hand = false;
+      entry.pause = 0;
+      entry.ready_since = seconds();
+      entry.model = model;
       stopped = stopped_;
     }
-    if (!model)
-      log::error("model could not be loaded",
-                 {{"model", options_.models[index]}, {"error", model.error().message}});
-    if (model && stopped) (*model)->engine->stop(std::chrono::milliseconds(0));
+    if (stopped) model->engine->stop(std::chrono::milliseconds(0));
+    model.reset();  // before somebody is told: only the host's and the users' count
+    watchers_.tell();
+  }
+
+  void failed(size_t index, const Error& error) {
+    std::string id;
+    {
+      const std::lock_guard lock(mutex_);
+      Entry& entry = entries_[index];
+      entry.pause =
+          entry.pause > 0 ? std::min(2 * entry.pause, kLongestPause) : seconds(options_.retry_pause);
+      entry.retry_at = seconds() + entry.pause;
+      entry.status.state = ModelState::failed;
+      entry.status.eta_s = -1;
+      entry.status.error = error.message;
+      entry.bytes = 0;
+      entry.turn = Turn::none;
+      entry.in_hand = false;
+      id = entry.status.id;
+    }
+    log::error("model could not be loaded", {{"model", id}, {"error", error.message}});
+    watchers_.tell();
   }
 
   Backend& backend_;
   const HostOptions options_;
   EngineObserver* const observer_;
+  const uint64_t limit_;
+  Watchers watchers_;
   mutable std::mutex mutex_;
-  std::vector<Entry> entries_;  // guarded by mutex_; their number never changes
-  bool stopped_ = false;        // guarded by mutex_
-  std::jthread loader_;
+  // guarded by mutex_:
+  std::vector<Entry> entries_;  // their number never changes
+  EngineStats retired_;         // of unloaded models
+  bool stopped_ = false;
+  std::condition_variable_any work_, idle_;
+  std::jthread fetcher_, loader_;
 };
 
 }  // namespace

@@ -1,11 +1,15 @@
 // The models of a server: which there are, in which state, and the engine of each.
+//
+//   absent → (downloading →) loading → ready → absent (unloaded to make room)
+//                        ↘ failed → absent (when a request comes after a pause)
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "engine/engine.h"
+#include "engine/served_model.h"
 
 namespace quern {
 
@@ -23,52 +27,44 @@ struct ModelStatus {
   int64_t context = 0;
 };
 
-/// A ready model. Holders keep it alive; an EventSink must not be one, because the last holder must not let
-/// go on the engine's own thread.
-struct ServedModel {
-  std::string id;
-  std::unique_ptr<WeightSource> source;
-  std::shared_ptr<const Tokenizer> tokenizer;
-  std::unique_ptr<ChatTemplate> chat_template;  // null: a base model
-  std::string chat_template_problem;            // why it is null, for who asks for a chat
-  std::string bos_text, eos_text;               // as templates want them
-  std::string device, quantization, architecture;
-  int64_t parameters = 0;
-  uint64_t bytes = 0;              // weights and KV in memory
-  std::unique_ptr<Engine> engine;  // destroyed first
-};
+/// Fetches a model that is not on this machine and returns a path that is a local reference. Progress returns
+/// false to cancel.
+using FetchProgress = std::function<bool(uint64_t done, uint64_t total)>;
+using FetchModel = std::function<Result<std::string>(const std::string& reference, const FetchProgress&)>;
 
 struct HostOptions {
   std::vector<std::string> models;  // LLM_ALLOWED_MODELS, in order
-  std::string model_path;           // LLM_MODEL_PATH
-  EngineOptions engine;
-  uint64_t memory_limit = 0;  // 0: 90 % of what is free
+  LoadOptions load;
+  FetchModel fetch;  // empty: local models only
+  /// A failed model is tried again when a request comes after this pause, which doubles with each failure.
+  std::chrono::milliseconds retry_pause{5000};
+  /// See make_room.
+  std::chrono::milliseconds patience{1000};
 };
 
 class ModelHost {
  public:
-  /// Starts loading in the background, in order; returns at once.
+  /// Loads in the background, in order, as far as memory goes; returns at once.
   static std::unique_ptr<ModelHost> start(Backend& backend, HostOptions options,
                                           EngineObserver* observer = nullptr);
   virtual ~ModelHost() = default;
 
   virtual std::vector<ModelStatus> status() const = 0;
-  /// "" means the default model; ids match as configured, also without their selector where that is
-  /// unambiguous. not_found names what is served; unavailable: not ready yet (or failed, with the reason).
-  virtual Result<std::shared_ptr<ServedModel>> get(std::string_view id) const = 0;
+  /// The model, to be held while it is used; null: it is on its way now, because of this call or an earlier
+  /// one, and `watch` says when to ask again. "" means the default model; ids match as configured, also
+  /// without their selector where that is unambiguous. not_found names what is served; unavailable: it failed
+  /// a moment ago (with the reason), or the host is stopping.
+  virtual Result<std::shared_ptr<ServedModel>> get(std::string_view id) = 0;
+  /// The status of the model that an id means.
+  virtual Result<ModelStatus> status_of(std::string_view id) const = 0;
+  /// Calls `changed`, from any thread, each time that asking again may give another answer; it must not block
+  /// and not call the host. No call is under way when `unwatch` returns.
+  virtual uint64_t watch(std::function<void()> changed) = 0;
+  virtual void unwatch(uint64_t watcher) = 0;
+  /// All engines together, those of unloaded models included.
+  virtual EngineStats totals() const = 0;
   /// Stops every engine.
   virtual void stop(std::chrono::milliseconds grace) = 0;
 };
-
-/// Loads one model reference (a path, a path below model_path, or quern/guide) without serving it: for
-/// commands.
-Result<std::unique_ptr<WeightSource>> open_model_source(const std::string& reference,
-                                                        const std::string& model_path);
-
-/// Everything `run` and `serve` need of one model. `model_options.max_batch_rows` is raised to what the
-/// engine's options need.
-Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const std::string& reference,
-                                                const HostOptions& options, const ModelOptions& model_options,
-                                                EngineObserver* observer = nullptr);
 
 }  // namespace quern

@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <mutex>
+#include <random>
 #include <thread>
 
 #include "core/check.h"
@@ -149,9 +151,9 @@ TEST_P(RealModel, AnswersDoNotDependOnWhatElseRuns) {
   const auto backend = cpu(), single = cpu(1);
 
   const auto open = [&](EngineOptions engine, Backend& device) {
-    HostOptions options;
+    LoadOptions options;
     options.engine = engine;
-    auto model = open_model(device, path.string(), options, {});
+    auto model = open_model(device, path.string(), options);
     EXPECT_TRUE(model) << model.error().message;
     return *std::move(model);
   };
@@ -226,8 +228,8 @@ TEST(ModelHost, LoadsWhatReferencesMean) {
   HostOptions options;
   options.models = {"one",        absolute,      "two",          "none",
                     "plain.gguf", "broken.gguf", "missing.gguf", "owner/repo:Q4_K_M"};
-  options.model_path = folder.path.string();
-  options.engine.max_running = 2;
+  options.load.model_path = folder.path.string();
+  options.load.engine.max_running = 2;
   const auto host = ModelHost::start(*backend, options);
   EXPECT_EQ(host->status().size(), options.models.size());
   auto status = settled(*host);
@@ -270,12 +272,12 @@ TEST(ModelHost, ABrokenTemplateIsKeptAsAReason) {
   ASSERT_NO_FATAL_FAILURE(write_model(folder.path / "good.gguf", DType::F16, "{{ messages[0].content }}"));
   ASSERT_NO_FATAL_FAILURE(write_model(folder.path / "bad.gguf", DType::F16, "{% for x in %}"));
   const auto backend = cpu();
-  HostOptions options;
+  LoadOptions options;
   options.engine.max_running = 1;
-  const auto good = open_model(*backend, (folder.path / "good.gguf").string(), options, {});
+  const auto good = open_model(*backend, (folder.path / "good.gguf").string(), options);
   ASSERT_TRUE(good) << good.error().message;
   EXPECT_NE((*good)->chat_template, nullptr);
-  const auto bad = open_model(*backend, (folder.path / "bad.gguf").string(), options, {});
+  const auto bad = open_model(*backend, (folder.path / "bad.gguf").string(), options);
   ASSERT_TRUE(bad) << bad.error().message;
   EXPECT_EQ((*bad)->chat_template, nullptr);
   EXPECT_NE((*bad)->chat_template_problem.find("does not parse"), std::string::npos);
@@ -286,9 +288,9 @@ TEST(ModelHost, MemoryIsALimit) {
   const std::string path = (folder.path / "model.gguf").string();
   ASSERT_NO_FATAL_FAILURE(write_model(path, DType::F16));
   const auto backend = cpu();
-  HostOptions options;
+  LoadOptions options;
   options.memory_limit = 1000;
-  const auto refused = open_model(*backend, path, options, {});
+  const auto refused = open_model(*backend, path, options);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::resource_exhausted);
   const auto source = open_model_source(path, "");
@@ -296,7 +298,7 @@ TEST(ModelHost, MemoryIsALimit) {
   // Two blocks beside the weights: the context shrinks to them.
   const uint64_t block_bytes = backend->kv_block_bytes({.kv_heads = 2, .head_dim = 16, .block_size = 32}) * 2;
   options.memory_limit = (*source)->bytes() + 2 * block_bytes + block_bytes / 2;
-  const auto tight = open_model(*backend, path, options, {});
+  const auto tight = open_model(*backend, path, options);
   ASSERT_TRUE(tight) << tight.error().message;
   EXPECT_EQ((*tight)->engine->context(), 64);
   EXPECT_LE((*tight)->bytes, options.memory_limit);
@@ -316,6 +318,207 @@ TEST(ModelHost, GoesAwayWhileLoading) {
   }
 }
 
+/// Asks until the model is there, as a connection does; null when it takes a minute.
+std::shared_ptr<ServedModel> await_model(ModelHost& host, const std::string& id) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool look = true;
+  const uint64_t watcher = host.watch([&] {
+    const std::lock_guard lock(mutex);
+    look = true;
+    changed.notify_all();
+  });
+  std::shared_ptr<ServedModel> model;
+  const auto deadline = std::chrono::steady_clock::now() + 60s;
+  while (model == nullptr && std::chrono::steady_clock::now() < deadline) {
+    {
+      std::unique_lock lock(mutex);
+      if (!changed.wait_until(lock, deadline, [&] { return look; })) break;
+      look = false;
+    }
+    auto answer = host.get(id);
+    if (answer)
+      model = *std::move(answer);
+    else
+      EXPECT_EQ(answer.error().code, ErrorCode::unavailable) << answer.error().message;
+  }
+  host.unwatch(watcher);
+  return model;
+}
+
+ModelStatus status_of(const ModelHost& host, const std::string& id) { return *host.status_of(id); }
+
+/// A folder with three models, and options for a host whose memory holds two of them.
+struct ThreeModels {
+  TemporaryFolder folder;
+  std::unique_ptr<Backend> backend = cpu(1);
+  HostOptions options;
+  uint64_t each = 0;  // bytes of one
+
+  ThreeModels() {
+    for (int i = 0; i < 3; ++i) {
+      options.models.push_back(fmt::format("{}.gguf", i));
+      write_model(folder.path / options.models.back(), DType::F16);
+    }
+    options.load.model_path = folder.path.string();
+    options.load.engine.max_running = 1;  // then a model wants no less for being one of several
+    options.patience = 20ms;
+    options.retry_pause = 50ms;
+    const auto source = open_model_source("0.gguf", options.load.model_path);
+    each = plan_memory(*backend, **source, options.load.engine, uint64_t{1} << 30, 1)->total();
+    options.load.memory_limit = 2 * each + each / 2;
+  }
+};
+
+uint64_t bytes_in_memory(const ModelHost& host) {
+  uint64_t bytes = 0;
+  for (const ModelStatus& status : host.status()) bytes += status.bytes;
+  return bytes;
+}
+
+TEST(ModelHost, UnloadsTheLeastRecentlyUsedIdleModel) {
+  ThreeModels models;
+  const auto host = ModelHost::start(*models.backend, models.options);
+  ASSERT_NE(await_model(*host, "0.gguf"), nullptr);
+  ASSERT_NE(await_model(*host, "1.gguf"), nullptr);
+  EXPECT_EQ(status_of(*host, "2.gguf").state, ModelState::absent) << "nobody goes for what nobody asked for";
+  ASSERT_NE(await_model(*host, "2.gguf"), nullptr);
+  EXPECT_EQ(status_of(*host, "0.gguf").state, ModelState::absent);
+  EXPECT_EQ(status_of(*host, "1.gguf").state, ModelState::ready);
+  ASSERT_NE(await_model(*host, "1.gguf"), nullptr);  // used again: 2 is older now
+  ASSERT_NE(await_model(*host, "0.gguf"), nullptr);
+  EXPECT_EQ(status_of(*host, "2.gguf").state, ModelState::absent);
+  EXPECT_EQ(status_of(*host, "2.gguf").bytes, 0u);
+  EXPECT_LE(bytes_in_memory(*host), models.options.load.memory_limit);
+}
+
+TEST(ModelHost, AModelInUseStaysUntilItIsDrained) {
+  ThreeModels models;
+  models.options.load.memory_limit = models.each + models.each / 2;
+  const auto host = ModelHost::start(*models.backend, models.options);
+  auto held = await_model(*host, "0.gguf");
+  ASSERT_NE(held, nullptr);
+  EXPECT_EQ(*host->get("1.gguf"), nullptr);
+  // It is wanted, and the other one is to go: no new users for that.
+  std::shared_ptr<ServedModel> again = held;
+  for (int i = 0; i < 1000 && again != nullptr; ++i, std::this_thread::sleep_for(10ms))
+    again = *host->get("0.gguf");
+  EXPECT_EQ(again, nullptr);
+  EXPECT_EQ(status_of(*host, "0.gguf").state, ModelState::ready) << "it is still in use";
+  held.reset();
+  EXPECT_NE(await_model(*host, "1.gguf"), nullptr);
+  EXPECT_NE(await_model(*host, "0.gguf"), nullptr) << "and its turn comes again";
+}
+
+TEST(ModelHost, RequestsAtRandomAmongMoreModelsThanFit) {
+  ThreeModels models;
+  std::vector<std::string> alone;
+  for (const std::string& id : models.options.models) {
+    const auto model = *open_model(*models.backend, id, models.options.load);
+    Pending pending;
+    ASSERT_TRUE(model->engine->submit(request_number(0), pending.sink()));
+    ASSERT_NO_FATAL_FAILURE(pending.wait());
+    alone.push_back(pending.answer.text);
+  }
+  const auto host = ModelHost::start(*models.backend, models.options);
+  std::atomic<int> right{0};
+  constexpr int kUsers = 4, kRequests = 25;
+  {
+    std::vector<std::jthread> users;
+    for (int user = 0; user < kUsers; ++user)
+      users.emplace_back([&, user] {
+        std::mt19937 random(static_cast<unsigned>(user));
+        for (int i = 0; i < kRequests; ++i) {
+          const size_t which = random() % 3;
+          const auto model = await_model(*host, models.options.models[which]);
+          if (model == nullptr) continue;
+          EXPECT_LE(bytes_in_memory(*host), models.options.load.memory_limit);
+          Pending pending;
+          if (!model->engine->submit(request_number(0), pending.sink())) continue;
+          pending.wait();
+          right += pending.answer.text == alone[which] ? 1 : 0;
+        }
+      });
+  }
+  EXPECT_EQ(right, kUsers * kRequests);
+  EXPECT_GE(host->totals().generated_tokens, static_cast<uint64_t>(kUsers * kRequests * 20))
+      << "unloaded ones count";
+}
+
+TEST(ModelHost, WhatCanNeverFitSaysBothNumbers) {
+  ThreeModels models;
+  models.options.load.memory_limit = 1000;
+  const auto host = ModelHost::start(*models.backend, models.options);
+  const auto status = settled(*host)["0.gguf"];
+  EXPECT_EQ(status.state, ModelState::failed);
+  EXPECT_NE(status.error.find("1000 bytes"), std::string::npos) << status.error;
+  EXPECT_NE(
+      status.error.find(std::to_string((*open_model_source("0.gguf", models.folder.path.string()))->bytes())),
+      std::string::npos)
+      << status.error;
+}
+
+TEST(ModelHost, AFailedModelIsTriedAgainAfterAPause) {
+  TemporaryFolder folder;
+  const std::string path = (folder.path / "late.gguf").string();
+  const auto backend = cpu();
+  HostOptions options;
+  options.models = {path};
+  options.load.engine.max_running = 1;
+  options.retry_pause = 300ms;
+  const auto host = ModelHost::start(*backend, options);
+  EXPECT_EQ(settled(*host)[path].state, ModelState::failed);
+  ASSERT_NO_FATAL_FAILURE(write_model(path, DType::F16));
+  const auto refused = host->get(path);
+  EXPECT_TRUE(!refused || *refused == nullptr);  // the pause may be over already
+  std::this_thread::sleep_for(300ms);
+  EXPECT_NE(await_model(*host, path), nullptr);
+  EXPECT_EQ(status_of(*host, path).error, "");
+}
+
+TEST(ModelHost, FetchesWhatIsNotHere) {
+  TemporaryFolder folder;
+  const fs::path stored = folder.path / "stored.gguf";
+  ASSERT_NO_FATAL_FAILURE(write_model(stored, DType::F16));
+  const auto backend = cpu();
+  HostOptions options;
+  options.models = {"owner/gone", "owner/repo:Q8_0"};
+  options.load.engine.max_running = 1;
+  std::atomic<bool> seen{false}, go{false};
+  options.fetch = [&](const std::string& reference, const FetchProgress& progress) -> Result<std::string> {
+    if (reference == "owner/gone") return fail(ErrorCode::not_found, "owner/gone: no such repository");
+    for (int i = 0; !go; i = (i + 1) % 100) {
+      if (!progress(static_cast<uint64_t>(i), 100)) return fail(ErrorCode::cancelled, "cancelled");
+      seen = true;
+      std::this_thread::sleep_for(1ms);
+    }
+    return stored.string();
+  };
+  const auto host = ModelHost::start(*backend, options);
+  while (!seen) std::this_thread::sleep_for(1ms);
+  const ModelStatus status = status_of(*host, "owner/repo");
+  EXPECT_EQ(status.state, ModelState::downloading);
+  EXPECT_EQ(status.bytes_total, 100u);
+  EXPECT_EQ(status_of(*host, "owner/gone").error, "owner/gone: no such repository");
+  EXPECT_EQ(*host->get("owner/repo"), nullptr);
+  go = true;
+  const auto model = await_model(*host, "owner/repo");
+  ASSERT_NE(model, nullptr);
+  EXPECT_EQ(model->id, "owner/repo:Q8_0");
+}
+
+TEST(ModelHost, GoesAwayWhileFetching) {
+  const auto backend = cpu();
+  HostOptions options;
+  options.models = {"owner/repo"};
+  options.fetch = [&](const std::string&, const FetchProgress& progress) -> Result<std::string> {
+    while (progress(1, 2)) std::this_thread::sleep_for(1ms);
+    return fail(ErrorCode::cancelled, "cancelled");
+  };
+  const auto host = ModelHost::start(*backend, options);
+  while (status_of(*host, "owner/repo").bytes_done == 0) std::this_thread::sleep_for(1ms);
+}
+
 TEST(EmbeddedGuide, IsAModelOrIsNotThere) {
   if (embedded_guide().empty()) {
     const auto source = open_model_source("quern/guide", "");
@@ -324,8 +527,8 @@ TEST(EmbeddedGuide, IsAModelOrIsNotThere) {
     GTEST_SKIP() << "this build has no bundled model";
   }
   const auto backend = cpu();
-  HostOptions options;
-  const auto model = open_model(*backend, "quern/guide", options, {});
+  LoadOptions options;
+  const auto model = open_model(*backend, "quern/guide", options);
   ASSERT_TRUE(model) << model.error().message;
   EXPECT_NE((*model)->chat_template, nullptr);
   Pending pending;

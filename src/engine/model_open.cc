@@ -5,7 +5,7 @@
 
 #include "core/log.h"
 #include "engine/memory.h"
-#include "engine/model_host.h"
+#include "engine/served_model.h"
 #include "models/summary.h"
 
 namespace quern {
@@ -50,19 +50,8 @@ Result<> read_text_side(ServedModel& model) {
   return {};
 }
 
-/// What the memory limit leaves for the KV cache.
-Result<uint64_t> kv_budget(const ServedModel& model, const HostOptions& options) {
-  const uint64_t limit = options.memory_limit > 0 ? options.memory_limit : available_memory() / 10 * 9;
-  const uint64_t weights = model.source->bytes();
-  if (weights >= limit)
-    return fail(ErrorCode::resource_exhausted,
-                "{}: the weights take {} bytes, but {} bytes of memory are left for models: use a smaller "
-                "quantization "
-                "or raise LLM_MEMORY_LIMIT",
-                model.id, weights, limit);
-  const uint64_t left = limit - weights;
-  return options.engine.kv_bytes > 0 ? std::min(options.engine.kv_bytes, left) : left;
-}
+/// A conversation of this length has room even where several models share the memory.
+constexpr int64_t kSharedContext = 4096;
 
 void log_ready(const ServedModel& model, double seconds) {
   log::info("model ready", {{"model", model.id},
@@ -77,17 +66,45 @@ void log_ready(const ServedModel& model, double seconds) {
 
 }  // namespace
 
-Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const std::string& reference,
-                                                const HostOptions& options, const ModelOptions& model_options,
-                                                EngineObserver* observer) {
+Result<MemoryPlan> plan_memory(const Backend& backend, const WeightSource& source,
+                               const EngineOptions& engine, uint64_t limit, size_t models) {
+  QUERN_TRY(const ModelConfig config, read_model_config(source, engine.context));
+  const KvShape shape{config.kv_heads, config.head_dim, engine.block_size, engine.kv_type};
+  const uint64_t block = backend.kv_block_bytes(shape) * static_cast<uint64_t>(config.layers);
+  const int64_t context = engine.context > 0 ? std::min(engine.context, config.context) : config.context;
+  const auto bytes_of = [&](int64_t tokens) {
+    return static_cast<uint64_t>((tokens + engine.block_size - 1) / engine.block_size) * block;
+  };
+  MemoryPlan plan;
+  plan.weights = source.bytes();
+  if (plan.weights > limit || limit - plan.weights < block)
+    return fail(
+        ErrorCode::resource_exhausted,
+        "{}: the weights take {} bytes and the smallest KV cache {}, but the limit is {} bytes: use a "
+        "smaller quantization or raise LLM_MEMORY_LIMIT",
+        source.name(), plan.weights, block, limit);
+  const uint64_t left = limit - plan.weights, share = limit / std::max<size_t>(models, 1);
+  uint64_t full = 0;
+  if (__builtin_mul_overflow(bytes_of(context), static_cast<uint64_t>(engine.max_running), &full))
+    full = left;
+  if (engine.kv_bytes > 0) full = std::min(full, engine.kv_bytes);
+  const uint64_t fair = share > plan.weights ? share - plan.weights : 0;
+  plan.kv = std::min({full, left, std::max(fair, bytes_of(std::min(context, kSharedContext)))});
+  return plan;
+}
+
+Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const std::string& id,
+                                                std::unique_ptr<WeightSource> source, const MemoryPlan& plan,
+                                                const EngineOptions& engine,
+                                                const ModelOptions& model_options, EngineObserver* observer) {
   const auto start = std::chrono::steady_clock::now();
   auto model = std::make_shared<ServedModel>();
-  model->id = reference;
-  QUERN_TRY(model->source, open_model_source(reference, options.model_path));
+  model->id = id;
+  model->source = std::move(source);
   QUERN_TRY_VOID(read_text_side(*model));
 
-  EngineOptions engine_options = options.engine;
-  QUERN_TRY(engine_options.kv_bytes, kv_budget(*model, options));
+  EngineOptions engine_options = engine;
+  engine_options.kv_bytes = plan.kv;
   ModelOptions load_options = model_options;
   const int64_t rows = engine_options.max_running + engine_options.chunk_rows;
   load_options.max_batch_rows = std::max(load_options.max_batch_rows, rows);
@@ -103,10 +120,17 @@ Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const std::str
       static_cast<uint64_t>(weights->config().layers);
   QUERN_TRY(model->engine,
             Engine::create(backend, std::move(weights), model->tokenizer, engine_options, observer));
-  model->bytes =
-      model->source->bytes() + block_bytes * static_cast<uint64_t>(model->engine->stats().kv_blocks_total);
+  model->bytes = plan.weights + block_bytes * static_cast<uint64_t>(model->engine->stats().kv_blocks_total);
   log_ready(*model, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   return model;
+}
+
+Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const std::string& reference,
+                                                const LoadOptions& options, EngineObserver* observer) {
+  QUERN_TRY(auto source, open_model_source(reference, options.model_path));
+  const uint64_t limit = options.memory_limit > 0 ? options.memory_limit : available_memory() / 10 * 9;
+  QUERN_TRY(const MemoryPlan plan, plan_memory(backend, *source, options.engine, limit, 1));
+  return open_model(backend, reference, std::move(source), plan, options.engine, {}, observer);
 }
 
 }  // namespace quern

@@ -60,19 +60,41 @@ std::string http_date() {
 }
 
 /// Runs a handler; whatever it throws (memory, a library) becomes a 500.
-Reply call(const Route& route, App& app, const HttpRequest& request) {
-  ApiError error{ApiErrorKind::internal, "an internal error; the server's log has more"};
+Parsed<Reply> call(const Route& route, App& app, const HttpRequest& request) {
   try {
-    auto reply = route.handler(app, request);
-    if (reply) return std::move(*reply);
-    error = std::move(reply).error();
+    return route.handler(app, request);
   } catch (const std::bad_alloc&) {
-    error = {ApiErrorKind::unavailable, "out of memory", {}, 5};
+    return fail(ApiError{ApiErrorKind::unavailable, "out of memory", {}, 5});
   } catch (const std::exception& e) {
     log::error("handler failed", {{"request_id", request.id}, {"route", route.path}, {"error", e.what()}});
   }
-  return HttpResponse::error(error, route.style);
+  return fail(ApiError{ApiErrorKind::internal, "an internal error; the server's log has more"});
 }
+
+/// A place among the requests that wait for their model, and word of when to look again.
+class ModelWait {
+ public:
+  ModelWait(App& app, std::function<void()> wake)
+      : app_(app), changed_(std::make_shared<std::atomic<bool>>(false)) {
+    ++app_.waiting;
+    watcher_ = app_.host.watch([changed = changed_, wake = std::move(wake)] {
+      *changed = true;
+      wake();
+    });
+  }
+  ModelWait(const ModelWait&) = delete;
+  ~ModelWait() {
+    app_.host.unwatch(watcher_);
+    --app_.waiting;
+  }
+  /// Whether something has changed since the last call.
+  bool changed() { return changed_->exchange(false); }
+
+ private:
+  App& app_;
+  std::shared_ptr<std::atomic<bool>> changed_;
+  uint64_t watcher_ = 0;
+};
 
 }  // namespace
 
@@ -296,31 +318,69 @@ asio::awaitable<bool> Connection::serve_one() {
   co_return sent&& exchange.keep_alive;
 }
 
-asio::awaitable<bool> Connection::dispatch(Exchange& exchange) {
+asio::awaitable<std::optional<Parsed<Reply>>> Connection::run_handler(Exchange& exchange) {
   const Route& route = *exchange.match.route;
-  auto reply = std::make_shared<std::optional<Reply>>();
-  if (route.immediate) {
-    *reply = call(route, server_.app, *exchange.request);
-  } else {
-    asio::post(server_.workers, [self = shared_from_this(), request = exchange.request, &route, reply] {
-      auto made = std::make_shared<Reply>(call(route, self->server_.app, *request));
-      asio::post(self->transport_->executor(), [self, reply, made] {
-        *reply = std::move(*made);
-        self->wake();
-      });
+  if (route.immediate) co_return call(route, server_.app, *exchange.request);
+  auto reply = std::make_shared<std::optional<Parsed<Reply>>>();
+  asio::post(server_.workers, [self = shared_from_this(), request = exchange.request, &route, reply] {
+    auto made = std::make_shared<Parsed<Reply>>(call(route, self->server_.app, *request));
+    asio::post(self->transport_->executor(), [self, reply, made] {
+      *reply = std::move(*made);
+      self->wake();
     });
-  }
+  });
   while (!reply->has_value()) {
-    if (closed_) co_return false;
+    if (closed_) co_return std::nullopt;
     if (server_.aborting) {  // the handler may still read the request: it stays as it is
       exchange.keep_alive = false;
       co_await respond(exchange, HttpResponse::error(stopping(), exchange.style()));
-      co_return false;
+      co_return std::nullopt;
     }
     start_read();
     co_await wait(kForever);
   }
+  co_return std::move(*reply);
+}
+
+asio::awaitable<std::optional<Parsed<Reply>>> Connection::run_with_model(Exchange& exchange) {
+  App& app = server_.app;
+  auto reply = co_await run_handler(exchange);
+  const auto coming = [&] { return reply && !*reply && reply->error().kind == ApiErrorKind::model_coming; };
+  if (!coming()) co_return reply;
+  if (app.waiting >= app.config.max_queued_requests) co_return reply;
+  const auto deadline = exchange.started + std::chrono::milliseconds(app.config.queue_timeout_ms);
+  ModelWait waiting(app, [weak = weak_from_this()] {
+    if (auto self = weak.lock()) self->poke();
+  });
+  // Once more at once: it may have come before the wait began.
+  for (bool look = true; Clock::now() < deadline; look = waiting.changed()) {
+    if (look) {
+      reply = co_await run_handler(exchange);
+      if (!coming()) co_return reply;
+      continue;
+    }
+    if (closed_ || gone()) co_return std::nullopt;
+    if (app.draining) co_return fail(stopping());
+    start_read();
+    co_await wait(deadline);
+  }
+  co_return reply;
+}
+
+asio::awaitable<bool> Connection::dispatch(Exchange& exchange) {
+  auto reply = co_await run_with_model(exchange);
+  if (!reply) {
+    if (exchange.status == 0) {
+      exchange.status = 499;  // as nginx logs a client that left
+      log(exchange);
+    }
+    co_return false;
+  }
   drop_body(*exchange.request);
+  if (!*reply) {
+    const bool sent = co_await respond(exchange, HttpResponse::error(reply->error(), exchange.style()));
+    co_return sent;
+  }
   if (auto* response = std::get_if<HttpResponse>(&**reply)) {
     const bool sent = co_await respond(exchange, std::move(*response));
     co_return sent;

@@ -45,6 +45,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::optional<HttpResponse> refuse(Exchange& exchange);
   HttpResponse answer_options(const RouteMatch& match, const HttpRequest& request);
   Awaitable<bool> dispatch(Exchange& exchange);
+  /// The handler's result; empty when there is nobody to answer any more (or that has been answered).
+  Awaitable<std::optional<Parsed<Reply>>> run_handler(Exchange& exchange);
+  /// As run_handler, but stays until the model that the request names is there, as long as the queue timeout.
+  Awaitable<std::optional<Parsed<Reply>>> run_with_model(Exchange& exchange);
   Awaitable<bool> run_answer(Exchange& exchange, Answer& answer);
   Awaitable<bool> send_stream(Exchange& exchange, const Output& out);
   Awaitable<bool> respond(Exchange& exchange, HttpResponse response);

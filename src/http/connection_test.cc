@@ -139,7 +139,11 @@ class OneModel final : public ModelHost {
     model_->engine = std::move(engine);
   }
   std::vector<ModelStatus> status() const override { return {{.id = "hand", .state = ModelState::ready}}; }
-  Result<std::shared_ptr<ServedModel>> get(std::string_view) const override { return model_; }
+  Result<std::shared_ptr<ServedModel>> get(std::string_view) override { return model_; }
+  Result<ModelStatus> status_of(std::string_view) const override { return status().front(); }
+  uint64_t watch(std::function<void()>) override { return 0; }
+  void unwatch(uint64_t) override {}
+  EngineStats totals() const override { return {}; }
   void stop(std::chrono::milliseconds) override {}
 
   HandEngine* engine;

@@ -37,6 +37,7 @@ Names names(ApiErrorKind kind) {
       return {431, "HEADER_TOO_LARGE", invalid, "header_too_large"};
     case ApiErrorKind::model_load:
       return {503, "MODEL_LOAD_ERROR", "server_error", "model_load_error"};
+    case ApiErrorKind::model_coming:
     case ApiErrorKind::unavailable:
       return {503, "SERVICE_UNAVAILABLE", "server_error", "service_unavailable"};
     case ApiErrorKind::version:

@@ -21,8 +21,10 @@ enum class ApiErrorKind {
   media_type,
   header_too_large,
   internal,
-  model_load,   // the model could not be loaded
-  unavailable,  // not now: loading, queue full, stopping
+  model_load,    // the model could not be loaded
+  model_coming,  // the model is on its way: the connection waits and asks again; sent when that takes too
+                 // long
+  unavailable,   // not now: loading, queue full, stopping
   version,
 };
 

@@ -42,7 +42,7 @@ Parsed<Reply> health_ready(App& app, const HttpRequest&) {
 Parsed<Reply> metrics_text(App& app, const HttpRequest&) {
   HttpResponse response;
   response.content_type = "text/plain; version=0.0.4; charset=utf-8";
-  response.body = app.metrics.expose(&app.host);
+  response.body = app.metrics.expose(&app.host, app.waiting);
   return response;
 }
 
@@ -56,6 +56,9 @@ Parsed<Reply> list_llms(App& app, const HttpRequest&) {
                     {"bytes", status.bytes},
                     {"parameters", status.parameters},
                     {"context", status.context},
+                    {"bytes_done", status.bytes_done},
+                    {"bytes_total", status.bytes_total},
+                    {"eta_s", status.eta_s < 0 ? Json() : Json(status.eta_s)},
                     {"error", status.error.empty() ? Json() : Json(status.error)}});
   }
   return HttpResponse::json(dump(body));

@@ -6,6 +6,8 @@
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
+#include <cmath>
+
 #include "engine/model_host.h"
 
 namespace quern {
@@ -50,28 +52,23 @@ constexpr Named kStates[] = {{ModelState::absent, "absent"},
                              {ModelState::failed, "failed"}};
 
 /// What the host says now, all models together where a model is no label.
-void add_host(const ModelHost& host, std::vector<MetricFamily>& out) {
-  EngineStats sum;
+void add_host(const ModelHost& host, int waiting, std::vector<MetricFamily>& out) {
   auto state = family("quern_model_state", "1 for the state that a model is in.", MetricType::Gauge);
   auto bytes = family("quern_model_bytes", "Memory of a model, weights and KV cache.", MetricType::Gauge);
+  auto progress = family("quern_model_progress_bytes",
+                         "Of a model's download or load: bytes done and in all.", MetricType::Gauge);
+  auto eta = family("quern_model_eta_seconds", "Time left of a model's download or load; NaN: not known.",
+                    MetricType::Gauge);
   for (const ModelStatus& status : host.status()) {
     for (const auto& [value, name] : kStates)
       add(state, status.state == value ? 1 : 0, {{"model", status.id}, {"state", name}});
     add(bytes, static_cast<double>(status.bytes), {{"model", status.id}});
-    if (status.state != ModelState::ready) continue;
-    const auto model = host.get(status.id);
-    if (!model) continue;
-    const EngineStats stats = (*model)->engine->stats();
-    sum.running += stats.running;
-    sum.waiting += stats.waiting;
-    sum.kv_blocks_free += stats.kv_blocks_free;
-    sum.kv_blocks_total += stats.kv_blocks_total;
-    sum.prompt_tokens += stats.prompt_tokens;
-    sum.cached_tokens += stats.cached_tokens;
-    sum.generated_tokens += stats.generated_tokens;
-    sum.preemptions += stats.preemptions;
-    sum.steps += stats.steps;
+    add(progress, static_cast<double>(status.bytes_done), {{"model", status.id}, {"kind", "done"}});
+    add(progress, static_cast<double>(status.bytes_total), {{"model", status.id}, {"kind", "total"}});
+    add(eta, status.eta_s < 0 ? std::nan("") : status.eta_s, {{"model", status.id}});
   }
+  EngineStats sum = host.totals();
+  sum.waiting += waiting;
   const auto single = [&](const char* name, const char* help, MetricType type, auto value) {
     out.push_back(family(name, help, type));
     add(out.back(), static_cast<double>(value));
@@ -92,6 +89,8 @@ void add_host(const ModelHost& host, std::vector<MetricFamily>& out) {
   out.push_back(std::move(tokens));
   out.push_back(std::move(state));
   out.push_back(std::move(bytes));
+  out.push_back(std::move(progress));
+  out.push_back(std::move(eta));
 }
 
 class MetricsImpl final : public Metrics {
@@ -132,9 +131,9 @@ class MetricsImpl final : public Metrics {
     http_seconds_.Add({{"route", name}}, kRequestBuckets).Observe(seconds);
   }
 
-  std::string expose(const ModelHost* host) override {
+  std::string expose(const ModelHost* host, int waiting) override {
     std::vector<MetricFamily> families = registry_.Collect();
-    if (host != nullptr) add_host(*host, families);
+    if (host != nullptr) add_host(*host, waiting, families);
     return prometheus::TextSerializer().Serialize(families);
   }
 

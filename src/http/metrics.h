@@ -14,8 +14,8 @@ class ModelHost;
 class Metrics : public EngineObserver {
  public:
   static std::unique_ptr<Metrics> create();
-  /// Prometheus text exposition; `host` may be null.
-  virtual std::string expose(const ModelHost* host) = 0;
+  /// Prometheus text exposition; `host` may be null. `waiting`: requests that no engine knows of yet.
+  virtual std::string expose(const ModelHost* host, int waiting = 0) = 0;
   /// One HTTP request answered.
   virtual void http_request(std::string_view route, int status, double seconds) = 0;
 };

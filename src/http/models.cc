@@ -37,15 +37,9 @@ Parsed<Reply> openai_models(App& app, const HttpRequest&) {
 }
 
 Parsed<Reply> openai_model(App& app, const HttpRequest& request) {
-  const auto models = app.host.status();
-  for (const ModelStatus& status : models)
-    if (status.id == request.param) return HttpResponse::json(dump(openai_entry(app, status)));
-  // The host also knows ids without their selector.
-  auto model = find_model(app, request.param);
-  if (!model) return fail(std::move(model).error());
-  for (const ModelStatus& status : models)
-    if (status.id == (*model)->id) return HttpResponse::json(dump(openai_entry(app, status)));
-  return fail(ApiError{ApiErrorKind::unknown_model, "no such model", "model"});
+  const auto status = app.host.status_of(request.param);
+  if (!status) return fail(ApiError{ApiErrorKind::unknown_model, status.error().message, "model"});
+  return HttpResponse::json(dump(openai_entry(app, *status)));
 }
 
 }  // namespace quern

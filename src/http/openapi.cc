@@ -35,7 +35,8 @@ constexpr const char* kSchemas = R"json({
   "Llms": {"type": "array", "items": {"type": "object", "properties": {
     "id": {"type": "string"}, "state": {"$ref": "#/components/schemas/State"}, "device": {"type": "string"},
     "quantization": {"type": "string"}, "bytes": {"type": "integer"}, "parameters": {"type": "integer"},
-    "context": {"type": "integer"}, "error": {"type": ["string", "null"]}}}},
+    "context": {"type": "integer"}, "bytes_done": {"type": "integer"}, "bytes_total": {"type": "integer"},
+    "eta_s": {"type": ["number", "null"]}, "error": {"type": ["string", "null"]}}}},
   "Quantization": {"type": "object", "required": ["id", "tensors"], "properties": {"id": {"type": "string"},
     "tensors": {"type": "array", "items": {"type": "object", "properties": {
       "name": {"type": "string"}, "shape": {"type": "array", "items": {"type": "integer"}}, "asked": {"type": "string"},

@@ -135,6 +135,19 @@ ApiError too_long(const ServedModel& model, size_t tokens, bool at_least) {
           "prompt"};
 }
 
+std::string describe_wait(const ModelStatus& status) {
+  if (status.state != ModelState::downloading && status.state != ModelState::loading)
+    return fmt::format("model {} waits for memory that other models use", status.id);
+  const std::string_view what = status.state == ModelState::downloading ? "being downloaded" : "loading";
+  if (status.bytes_total == 0) return fmt::format("model {} is {}", status.id, what);
+  return fmt::format("model {} is {} ({} %)", status.id, what, status.bytes_done * 100 / status.bytes_total);
+}
+
+/// For Retry-After.
+int seconds_to_wait(const ModelStatus& status) {
+  return status.eta_s > 0 ? static_cast<int>(std::min(status.eta_s + 1, 600.0)) : 5;
+}
+
 }  // namespace
 
 std::span<const FieldSpec> generation_fields() { return table(); }
@@ -217,22 +230,19 @@ Parsed<void> check_choices(App& app, int64_t choices, std::string_view field) {
 }
 
 Parsed<std::shared_ptr<ServedModel>> find_model(App& app, const std::optional<std::string>& name) {
-  auto model = app.host.get(name.value_or(""));
-  if (model) return std::move(*model);
-  const Error& error = model.error();
-  if (error.code == ErrorCode::not_found)
-    return fail(ApiError{ApiErrorKind::unknown_model, error.message, "model"});
-  if (error.code != ErrorCode::unavailable) return fail(to_api_error(error));
-  // Loading, or failed for good? The host's list says which.
-  for (const ModelStatus& status : app.host.status()) {
-    const bool asked =
-        name && !name->empty() ? status.id == *name || status.id.starts_with(*name + ":") : true;
-    if (!asked) continue;
-    if (status.state == ModelState::failed) return fail(ApiError{ApiErrorKind::model_load, error.message});
-    const int wait = status.eta_s > 0 ? static_cast<int>(std::min(status.eta_s + 1, 600.0)) : 5;
-    return fail(ApiError{ApiErrorKind::unavailable, error.message, {}, wait});
+  const std::string id = name.value_or("");
+  auto model = app.host.get(id);
+  if (model && *model != nullptr) return *std::move(model);
+  if (!model && model.error().code == ErrorCode::not_found)
+    return fail(ApiError{ApiErrorKind::unknown_model, model.error().message, "model"});
+  const auto status = app.host.status_of(id);
+  if (!model) {
+    const bool failed = status && status->state == ModelState::failed;
+    return fail(ApiError{
+        failed ? ApiErrorKind::model_load : ApiErrorKind::unavailable, model.error().message, {}, 5});
   }
-  return fail(ApiError{ApiErrorKind::unavailable, error.message, {}, 5});
+  return fail(
+      ApiError{ApiErrorKind::model_coming, describe_wait(*status), "model", seconds_to_wait(*status)});
 }
 
 }  // namespace quern

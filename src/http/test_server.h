@@ -80,6 +80,7 @@ struct ServerOptions {
   std::vector<std::string> models;  // default: the chat model and the base model
   int64_t context = 512;
   bool wait = true;  // until the models are ready
+  FetchModel fetch;  // for models that are no local files
 };
 
 class TestServer {

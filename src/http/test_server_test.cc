@@ -294,11 +294,12 @@ TestServer::TestServer(ServerOptions options) : config_(options.config), tls_(op
   HostOptions host;
   host.models = options.models;
   if (host.models.empty()) host.models = {tiny_model("chat"), tiny_model("base")};
-  host.engine.max_running = config_.max_concurrent_requests;
-  host.engine.max_queued = config_.max_queued_requests;
-  host.engine.queue_timeout = std::chrono::milliseconds(config_.queue_timeout_ms);
-  host.engine.context = options.context;
-  host.engine.block_size = 16;
+  host.load.engine.max_running = config_.max_concurrent_requests;
+  host.load.engine.max_queued = config_.max_queued_requests;
+  host.load.engine.queue_timeout = std::chrono::milliseconds(config_.queue_timeout_ms);
+  host.load.engine.context = options.context;
+  host.load.engine.block_size = 16;
+  host.fetch = options.fetch;
   host_ = ModelHost::start(*backend_, host, metrics_.get());
   auto server = Server::create(config_, *host_, *metrics_, options.limits);
   EXPECT_TRUE(server) << server.error().message;

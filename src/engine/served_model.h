@@ -1,0 +1,68 @@
+// One model and everything that answering with it takes.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace quern {
+
+/// A ready model. Holders keep it alive; an EventSink must not be one, because the last holder must not let
+/// go on the engine's own thread.
+struct ServedModel {
+  std::string id;
+  std::unique_ptr<WeightSource> source;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::unique_ptr<ChatTemplate> chat_template;  // null: a base model
+  std::string chat_template_problem;            // why it is null, for who asks for a chat
+  std::string bos_text, eos_text;               // as templates want them
+  std::string device, quantization, architecture;
+  int64_t parameters = 0;
+  uint64_t bytes = 0;              // weights and KV in memory
+  std::unique_ptr<Engine> engine;  // destroyed first
+};
+
+struct LoadOptions {
+  std::string model_path;  // LLM_MODEL_PATH
+  EngineOptions engine;
+  uint64_t memory_limit = 0;  // 0: 90 % of what is free
+};
+
+/// What a model takes of the memory limit.
+struct MemoryPlan {
+  uint64_t weights = 0;
+  uint64_t kv = 0;
+  uint64_t total() const { return weights + kv; }
+};
+
+/// Plans for a model that shares `limit` with `models` − 1 others: the KV cache gets as much as all sequences
+/// need at full length, but no more than the model's share leaves, except that one conversation of some
+/// length always has room. Fails with resource_exhausted, naming both numbers, when the model cannot fit at
+/// all.
+Result<MemoryPlan> plan_memory(const Backend& backend, const WeightSource& source,
+                               const EngineOptions& engine, uint64_t limit, size_t models);
+
+/// Whether a reference is the bundled model or an existing file or folder (as it stands, or below
+/// model_path).
+bool is_local_model(const std::string& reference, const std::string& model_path);
+
+/// Opens a local model's file without loading it; nothing of its weights is read.
+Result<std::unique_ptr<WeightSource>> open_model_source(const std::string& reference,
+                                                        const std::string& model_path);
+
+/// Loads what a plan was made for. `model_options.max_batch_rows` is raised to what the engine's options
+/// need.
+Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const std::string& id,
+                                                std::unique_ptr<WeightSource> source, const MemoryPlan& plan,
+                                                const EngineOptions& engine,
+                                                const ModelOptions& model_options,
+                                                EngineObserver* observer = nullptr);
+
+/// All of it for one local model, alone under the limit.
+Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const std::string& reference,
+                                                const LoadOptions& options,
+                                                EngineObserver* observer = nullptr);
+
+}  // namespace quern
