@@ -72,7 +72,8 @@ Setter integer(Field Config::*field, int64_t least, int64_t most, std::string_vi
   };
 }
 
-Setter real(std::function<void(Config&, double)> store, double least, double most, bool above = false) {
+Setter real(const std::function<void(Config&, double)>& store, double least, double most,
+            bool above = false) {
   return [=](Config& config, std::string_view value) -> std::string {
     const auto number = parse_number<double>(value);
     if (!number || !std::isfinite(*number) || *number < least || *number > most ||
@@ -102,7 +103,7 @@ Setter text(std::string Config::*field) {
   };
 }
 
-Setter list(std::vector<std::string> Config::*field, std::string allowed) {
+Setter list(std::vector<std::string> Config::*field, const std::string& allowed) {
   return [=](Config& config, std::string_view value) -> std::string {
     auto parts = split_list(value);
     if (parts.empty()) return allowed;
@@ -112,7 +113,7 @@ Setter list(std::vector<std::string> Config::*field, std::string allowed) {
 }
 
 /// One of a few words, any case, stored as spelled in `words`.
-Setter choice(std::string Config::*field, std::vector<std::string> words) {
+Setter choice(std::string Config::*field, const std::vector<std::string>& words) {
   return [=](Config& config, std::string_view value) -> std::string {
     for (const auto& word : words) {
       if (lower(word) != lower(value)) continue;

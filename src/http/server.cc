@@ -153,6 +153,7 @@ class ServerImpl final : public Server {
       error_code ignored;
       acceptor_.close(ignored);
       log::info("stopping", {{"active_requests", state_.active()}});
+      for_each([](Connection& connection) { connection.poke(); });  // some wait for a model: no longer
     }
     if (state_.aborting) return;
     close_if_idle();
