@@ -120,6 +120,7 @@ TEST_P(Isa, ExtremeCodesDoNotSaturate) {
           const AffineBlock was = block;
           bytes[b + i] = std::byte{fill};
           info->unpack(&bytes[b], block);
+          // NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): to the bit
           const bool scales_kept = std::memcmp(&was.d, &block.d, 4) == 0 && was.dmin == block.dmin &&
                                    std::memcmp(was.scale, block.scale, sizeof(was.scale)) == 0 &&
                                    std::memcmp(was.min, block.min, sizeof(was.min)) == 0;
