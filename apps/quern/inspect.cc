@@ -2,9 +2,10 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "command.h"
+#include "hub_command.h"
 #include "models/summary.h"
 #include "quant/quant.h"
+#include "remote_header.h"
 
 namespace quern {
 namespace {
@@ -22,8 +23,9 @@ std::string shape_text(const RawTensor& tensor) {
   return text;
 }
 
-nlohmann::ordered_json as_json(const WeightSource& source, const ModelSummary& summary, bool tensors) {
-  nlohmann::ordered_json report = {{"file", source.name()},
+nlohmann::ordered_json as_json(const WeightSource& source, const std::string& name,
+                               const ModelSummary& summary, bool tensors) {
+  nlohmann::ordered_json report = {{"file", name},
                                    {"architecture", summary.architecture},
                                    {"name", summary.name},
                                    {"quantization", summary.quantization},
@@ -61,8 +63,9 @@ nlohmann::ordered_json as_json(const WeightSource& source, const ModelSummary& s
 
 void print_line(std::string_view label, const std::string& value) { fmt::print("{:<14} {}\n", label, value); }
 
-void print_text(const WeightSource& source, const ModelSummary& summary, bool tensors) {
-  print_line("file", source.name());
+void print_text(const WeightSource& source, const std::string& name, const ModelSummary& summary,
+                bool tensors) {
+  print_line("file", name);
   if (!summary.name.empty()) print_line("name", summary.name);
   print_line("architecture", summary.architecture);
   print_line("parameters", human_count(summary.parameters));
@@ -93,16 +96,63 @@ void print_text(const WeightSource& source, const ModelSummary& summary, bool te
     fmt::print("{:<5} {:<20} {}\n", dtype_name(t.dtype), shape_text(t), t.name);
 }
 
-Result<> inspect(const InspectFlags& flags) {
-  QUERN_TRY(const Config config, flags.common.load(true));
-  QUERN_TRY(const auto source, open_model_source(model_or_default(flags.model, config), config.model_path));
-  const ModelSummary summary = summarize_model(*source);
+/// `name`: where the file is, here or at the hub.
+void print_source(const WeightSource& source, const std::string& name, const InspectFlags& flags) {
+  const ModelSummary summary = summarize_model(source);
   if (flags.json)
-    std::cout << as_json(*source, summary, flags.tensors)
+    std::cout << as_json(source, name, summary, flags.tensors)
                      .dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace)
               << std::endl;
   else
-    print_text(*source, summary, flags.tensors);
+    print_text(source, name, summary, flags.tensors);
+}
+
+/// A checkpoint: what can be said without reading its weights.
+void print_checkpoint(const std::string& id, const std::string& quantization, uint64_t bytes, size_t files,
+                      const InspectFlags& flags) {
+  const std::string type = quantization.empty() ? "safetensors" : quantization;
+  const std::string problem = "this version loads GGUF files";
+  if (flags.json) {
+    const nlohmann::ordered_json report = {
+        {"file", id}, {"type", type}, {"bytes", bytes}, {"files", files}, {"problem", problem}};
+    std::cout << report.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << std::endl;
+    return;
+  }
+  print_line("model", id);
+  print_line("type", type);
+  print_line("size", fmt::format("{} in {} files", human_bytes(bytes), files));
+  print_line("cannot run", problem);
+}
+
+/// Not here: asks the hub, and reads the header alone.
+Result<> inspect_remote(const Hub& hub, const std::string& reference, const InspectFlags& flags) {
+  QUERN_TRY(const RemoteModel model, hub.describe(reference));
+  uint64_t bytes = 0;
+  for (const HubFile& file : model.files) bytes += file.size;
+  if (model.checkpoint) {
+    print_checkpoint(reference, model.quantization, bytes, model.files.size(), flags);
+    return {};
+  }
+  QUERN_TRY(const RemoteHeader header, RemoteHeader::open(hub, model));
+  print_source(header.source(), model.repo + "/" + model.files.front().name, flags);
+  return {};
+}
+
+Result<> inspect(const InspectFlags& flags) {
+  QUERN_TRY(const HubSetup setup, load_hub(flags.common));
+  const std::string reference = model_or_default(flags.model, setup.config);
+  const Hub hub(setup.hub);
+  const auto found = hub.find(reference);
+  if (!found && parse_reference(reference) && parse_reference(reference)->kind == ModelReference::Kind::hub)
+    return inspect_remote(hub, reference, flags);
+  if (found && found->kind == LocalModel::Kind::checkpoint) {
+    print_checkpoint(found->folder.string(), found->quantization, found->bytes, found->files.size(), flags);
+    return {};
+  }
+  const bool file = found && found->kind == LocalModel::Kind::gguf;
+  QUERN_TRY(const auto source, file ? open_model_source(found->files.front().string(), "")
+                                    : open_model_source(reference, setup.config.model_path));
+  print_source(*source, source->name(), flags);
   return {};
 }
 

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "command.h"
+#include "hub_command.h"
 
 int main(int argc, char** argv) {
   using namespace quern;
@@ -18,6 +19,9 @@ int main(int argc, char** argv) {
   Action action;
   add_serve(app, action);
   add_run(app, action);
+  add_pull(app, action);
+  add_list(app, action);
+  add_rm(app, action);
   add_inspect(app, action);
   add_tokenize(app, action);
   add_bench(app, action);

@@ -111,13 +111,13 @@ Result<> Cache::link(std::string_view repo, std::string_view commit, std::string
   QUERN_TRY_VOID(make_folders(top));
   QUERN_TRY(const Descriptor folder, open_parent(top, file));
   const std::string name(file.substr(file.rfind('/') + 1));
-  const std::string temporary = fmt::format(".quern-link.{}.{}", getpid(), etag);
-  unlinkat(folder.get(), temporary.c_str(), 0);
-  if (symlinkat(link_target(file, etag).c_str(), folder.get(), temporary.c_str()) != 0)
-    return io_error(top / file, "link", errno);
-  if (renameat(folder.get(), temporary.c_str(), folder.get(), name.c_str()) != 0) {
+  // Made outside the snapshot, whose every entry is a file to those who scan the cache.
+  const fs::path temporary = repo_folder(repo) / unique_name(".quern-link");
+  if (symlink(link_target(file, etag).c_str(), temporary.c_str()) != 0)
+    return io_error(temporary, "link", errno);
+  if (renameat(AT_FDCWD, temporary.c_str(), folder.get(), name.c_str()) != 0) {
     const int error = errno;
-    unlinkat(folder.get(), temporary.c_str(), 0);
+    unlink(temporary.c_str());
     return io_error(top / file, "link", error);
   }
   fsync(folder.get());
@@ -130,7 +130,8 @@ Result<> Cache::write_ref(std::string_view repo, std::string_view revision, std:
   const fs::path path = repo_folder(repo) / "refs" / revision;
   if (commit_of(repo, revision) == commit) return {};
   QUERN_TRY_VOID(make_folders(path.parent_path()));
-  return write_whole_file(path, commit);
+  // Not beside it: whatever lies in refs/ is a ref to those who scan the cache.
+  return write_whole_file(path, repo_folder(repo) / unique_name(".quern-ref"), commit);
 }
 
 std::optional<uint64_t> Cache::free_bytes() const {

@@ -45,9 +45,13 @@ std::optional<std::string> read_small_file(const fs::path& path, size_t most) {
   return content;
 }
 
-Result<> write_whole_file(const fs::path& path, std::string_view content) {
+std::string unique_name(std::string_view prefix) {
   static std::atomic<unsigned> counter{0};
-  const fs::path temporary = fmt::format("{}.{}.{}.tmp", path.string(), getpid(), counter.fetch_add(1));
+  return fmt::format("{}.{}.{}.tmp", prefix, getpid(), counter.fetch_add(1));
+}
+
+Result<> write_whole_file(const fs::path& path, const fs::path& temporary, std::string_view content) {
+  unlink(temporary.c_str());
   {
     const Descriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
     if (!file) return io_error(temporary, "create", errno);

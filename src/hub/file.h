@@ -36,8 +36,14 @@ tl::unexpected<Error> io_error(const std::filesystem::path& path, std::string_vi
 /// At most `most` bytes; empty when the file is not there, is larger, or is no regular file.
 std::optional<std::string> read_small_file(const std::filesystem::path& path, size_t most);
 
-/// Appears whole or not at all: temporary file beside it, fsync, rename.
-Result<> write_whole_file(const std::filesystem::path& path, std::string_view content);
+/// Appears whole or not at all: written to `temporary` (on the same file system, nobody else's), synced,
+/// renamed.
+Result<> write_whole_file(const std::filesystem::path& path, const std::filesystem::path& temporary,
+                          std::string_view content);
+
+/// A name that no other process or thread uses; what a kill leaves of it does no harm in a folder that nobody
+/// scans.
+std::string unique_name(std::string_view prefix);
 
 /// Makes a rename in `folder` survive a loss of power.
 void sync_folder(const std::filesystem::path& folder);

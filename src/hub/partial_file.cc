@@ -72,8 +72,8 @@ uint64_t PartialFile::bytes_on_disk(const fs::path& blob) {
 }
 
 void PartialFile::discard(const fs::path& blob) {
-  unlink(beside(blob, ".quern-ranges").c_str());
-  unlink(beside(blob, ".quern-part").c_str());
+  for (const char* ending : {".quern-ranges.tmp", ".quern-ranges", ".quern-part"})
+    unlink(beside(blob, ending).c_str());
 }
 
 /// The ranges of a journal that may be relied on; none when it is of another file or kind.
@@ -108,7 +108,7 @@ Result<> PartialFile::write_journal() {
   std::string text = head_line(size_) + "\n";
   for (const ByteRange& range : done_.ranges()) text += fmt::format("{} {}\n", range.begin, range.end);
   text += "sync\n";
-  QUERN_TRY_VOID(write_whole_file(journal_path_, text));
+  QUERN_TRY_VOID(write_whole_file(journal_path_, beside(blob_, ".quern-ranges.tmp"), text));
   journal_ = Descriptor(::open(journal_path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW));
   if (!journal_) return io_error(journal_path_, "open", errno);
   return {};

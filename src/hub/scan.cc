@@ -28,10 +28,11 @@ constexpr size_t kMaxModels = 10'000;
 std::string repo_of_folder(const std::string& name) {
   constexpr std::string_view kPrefix = "models--";
   if (!name.starts_with(kPrefix)) return {};
-  std::string repo = name.substr(kPrefix.size());
-  const size_t separator = repo.find("--");
+  const size_t separator = name.find("--", kPrefix.size());
   if (separator == std::string::npos) return {};
-  repo.replace(separator, 2, "/");
+  std::string repo = name.substr(kPrefix.size(), separator - kPrefix.size());
+  repo += '/';
+  repo += name.substr(separator + 2);
   return is_repo_id(repo) ? repo : std::string();
 }
 
@@ -130,7 +131,7 @@ std::optional<std::string> blob_behind(const fs::path& file, const fs::path& blo
 
 /// What an interrupted download left, to be continued.
 bool is_unfinished(const std::string& name) {
-  return name.ends_with(".incomplete") || name.ends_with(".quern-part") || name.ends_with(".quern-ranges");
+  return name.ends_with(".incomplete") || name.find(".quern-") != std::string::npos;
 }
 
 /// Everything in a snapshot, links and what is no link, without following any.

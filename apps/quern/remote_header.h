@@ -1,0 +1,29 @@
+// A GGUF model of the hub, opened without downloading it: its header by ranged requests, its data as holes.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "formats/weight_source.h"
+#include "hub/hub.h"
+
+namespace quern {
+
+/// What `open` made lies in a folder of its own, removed with this.
+class RemoteHeader {
+ public:
+  /// Metadata and tensors are the model's; the tensors' data reads as zeros. `model` is not a checkpoint.
+  static Result<RemoteHeader> open(const Hub& hub, const RemoteModel& model);
+  RemoteHeader(RemoteHeader&& other) noexcept;
+  RemoteHeader& operator=(RemoteHeader&&) = delete;
+  ~RemoteHeader();
+
+  const WeightSource& source() const { return *source_; }
+
+ private:
+  RemoteHeader() = default;
+  std::filesystem::path folder_;
+  std::unique_ptr<WeightSource> source_;
+};
+
+}  // namespace quern

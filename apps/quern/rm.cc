@@ -1,0 +1,51 @@
+// quern rm: models out of the cache.
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "hub/scan.h"
+#include "hub_command.h"
+
+namespace quern {
+namespace {
+
+struct RmFlags {
+  CommonFlags common;
+  std::vector<std::string> models;
+  bool json = false;
+};
+
+int rm(const RmFlags& flags) {
+  const auto setup = load_hub(flags.common);
+  if (!setup) return report(setup.error());
+  const hub::Cache cache(setup->hub.cache);
+  auto list = nlohmann::ordered_json::array();
+  int status = kDone;
+  for (const std::string& model : flags.models) {
+    const auto removed = remove_cached(cache, model);
+    if (!removed) {
+      status = report(removed.error());
+      list.push_back({{"id", model}, {"error", removed.error().message}});
+      continue;
+    }
+    list.push_back({{"id", model}, {"bytes_freed", removed->bytes}});
+    if (!flags.json) fmt::print("{}: removed, {} freed\n", model, human_bytes(removed->bytes));
+  }
+  if (flags.json)
+    std::cout << list.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << std::endl;
+  return status;
+}
+
+}  // namespace
+
+void add_rm(CLI::App& app, Action& action) {
+  auto flags = std::make_shared<RmFlags>();
+  CLI::App* command = app.add_subcommand("rm", "remove models from the cache");
+  command
+      ->add_option("MODEL", flags->models, "owner/repo: all of it; with a selector: that model or revision")
+      ->required();
+  command->add_flag("--json", flags->json, "print a JSON report");
+  flags->common.add_to(*command);
+  command->callback([flags, &action] { action = [flags] { return rm(*flags); }; });
+}
+
+}  // namespace quern
