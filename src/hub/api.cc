@@ -127,6 +127,18 @@ std::vector<std::string> Api::refs(const std::string& repo, const std::stop_toke
   return parse_refs(reply.body).value_or(std::vector<std::string>());
 }
 
+/// For hubs that don't tell the size in their answer to HEAD: asks for the first byte, which tells it.
+std::optional<uint64_t> Api::size_by_range(HttpRequest request, const std::stop_token& stop) {
+  request.method = HttpRequest::Method::get;
+  request.stop_at.clear();
+  request.last = 0;
+  const HttpReply reply =
+      client_.send(request, stop, [](const HttpReply&, std::span<const std::byte>) { return false; });
+  if (reply.status == 200) return parse_size(reply.header("content-length"));
+  const std::string& range = reply.header("content-range");
+  return reply.status == 206 ? parse_size(range.substr(range.find('/') + 1)) : std::nullopt;
+}
+
 Result<RemoteFile> Api::file(const std::string& repo, const std::string& commit, const std::string& name,
                              const std::stop_token& stop) {
   RemoteFile file;
@@ -150,7 +162,8 @@ Result<RemoteFile> Api::file(const std::string& repo, const std::string& commit,
     return fail(ErrorCode::corrupt, "{}: the hub gave no etag that could name a file: \"{}\"", file.name,
                 shown(linked.empty() ? reply.header("etag") : linked));
   const std::string& size = reply.header("x-linked-size");
-  const auto bytes = parse_size(size.empty() && reply.ok() ? reply.header("content-length") : size);
+  auto bytes = parse_size(size.empty() && reply.ok() ? reply.header("content-length") : size);
+  if (!bytes) bytes = size_by_range(request, stop);
   if (!bytes) return fail(ErrorCode::corrupt, "{}: the hub did not say how large it is", file.name);
   file.size = *bytes;
   if (const std::string& at = reply.header("x-repo-commit"); !at.empty() && at != commit)

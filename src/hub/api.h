@@ -36,6 +36,7 @@ class Api {
   DownloadOptions download_options() const;
 
  private:
+  std::optional<uint64_t> size_by_range(HttpRequest request, const std::stop_token& stop);
   HttpReply send(const HttpRequest& request, int attempts, const std::stop_token& stop);
   tl::unexpected<Error> refusal(const HttpReply& reply, const std::string& repo,
                                 const std::string& what) const;

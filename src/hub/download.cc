@@ -162,7 +162,7 @@ class Download {
     return false;
   }
 
-  /// For servers that know no ranges: from the beginning, in one go, however often that takes.
+  /// For servers that know no ranges: in one go, each try from the beginning.
   Result<> run_without_ranges(const std::stop_token& stop) {
     log::info("the server knows no ranges: fetching in one go", {{"file", file_.name}});
     HttpClient client(options_.user_agent);

@@ -35,6 +35,7 @@ async function listen(server) {
  *   dripBytes: n         write n bytes every `dripMs`
  *   slowMs               before every body
  *   listing: string|fn   what the API says instead of the listing
+ *   noSize: true         HEAD does not tell the size
  *   away: true           large files are redirected to another host
  *   gated / needToken    401 or 403 without this token
  */
@@ -157,6 +158,7 @@ export class HubServer {
     if (large) {
       const etag = this.faults.etag ?? sha256(data);
       Object.assign(headers, { "x-linked-etag": `"${etag}"`, "x-linked-size": String(data.length), etag: `"${etag}"` });
+      if (this.faults.noSize) delete headers["x-linked-size"];
       if (this.faults.away)
         return send(302, "", { ...headers, location: `${this.storageUrl}/store/${repo}/${found.commit}/${name}?signature=${randomBytes(4).toString("hex")}` });
     }
@@ -172,7 +174,7 @@ export class HubServer {
 
   async body(request, response, data, headers, send) {
     const f = this.faults;
-    if (request.method === "HEAD") return send(200, data, headers);
+    if (request.method === "HEAD") return f.noSize ? (response.writeHead(200, headers), response.end()) : send(200, data, headers);
     if (f.status?.length) return send(f.status.shift(), "trouble", f.retryAfter ? { "retry-after": f.retryAfter } : {});
     if (f.slowMs) await new Promise((resolve) => setTimeout(resolve, f.slowMs));
     const range = f.noRanges ? null : /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");

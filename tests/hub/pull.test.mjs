@@ -155,6 +155,13 @@ test("a server without ranges, and one that drips", async () => {
   await new Home(hub).fails(["pull", `${REPO}:Q8_0`], /try again later/, { HF_HUB_DOWNLOAD_TIMEOUT: "1" });
 });
 
+test("a hub that tells no size in its answer to HEAD", async () => {
+  for (const away of [false, true]) {
+    hub.faults = { noSize: true, away };
+    await pulled(new Home(hub), `${REPO}:Q8_0`, noise(30_000, 3));
+  }
+});
+
 test("the token goes to the hub and not to where it redirects", async () => {
   hub.faults = { away: true, needToken: "hf_secret" };
   const home = new Home(hub, { HF_TOKEN: "hf_secret" });
