@@ -7,6 +7,7 @@
 
 #include "backend/cpu/machine.h"
 #include "command.h"
+#include "fetch_model.h"
 #include "models/model.h"
 
 namespace quern {
@@ -217,7 +218,8 @@ void print_json(const Config& config, const MachineLimits& limits, const std::ve
 
 Result<> bench(const BenchFlags& flags) {
   QUERN_TRY(const Config config, flags.common.load(true));
-  const std::string reference = model_or_default(flags.model, config);
+  QUERN_TRY(const std::string reference,
+            local_reference(flags.common, config, model_or_default(flags.model, config)));
   QUERN_TRY(const auto source, open_model_source(reference, config.model_path));
   QUERN_TRY(const auto backend, backend_of(config));
   ModelOptions options;

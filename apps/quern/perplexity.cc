@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "command.h"
+#include "fetch_model.h"
 
 namespace quern {
 namespace {
@@ -32,7 +33,9 @@ Result<std::string> read_text(const std::string& path) {
   return std::string{std::istreambuf_iterator<char>(file), {}};
 }
 
-Result<Loaded> load(const std::string& reference, const Config& config, Backend& backend, int64_t context) {
+Result<Loaded> load(const CommonFlags& flags, const std::string& name, const Config& config, Backend& backend,
+                    int64_t context) {
+  QUERN_TRY(const std::string reference, local_reference(flags, config, name));
   Loaded loaded;
   QUERN_TRY(loaded.source, open_model_source(reference, config.model_path));
   ModelOptions options;
@@ -90,10 +93,10 @@ Result<> perplexity(const PerplexityFlags& flags) {
   QUERN_TRY(const std::string text, read_text(flags.file));
   QUERN_TRY(const auto backend, backend_of(config));
   const std::string reference = model_or_default(flags.model, config);
-  QUERN_TRY(const Loaded measured, load(reference, config, *backend, flags.context));
+  QUERN_TRY(const Loaded measured, load(flags.common, reference, config, *backend, flags.context));
   Loaded other;
   if (!flags.against.empty()) {
-    QUERN_TRY(other, load(flags.against, config, *backend, flags.context));
+    QUERN_TRY(other, load(flags.common, flags.against, config, *backend, flags.context));
   }
   std::vector<std::string> warnings;
   QUERN_TRY(const auto tokenizer, Tokenizer::from_metadata(measured.source->metadata(), &warnings));

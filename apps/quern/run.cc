@@ -13,6 +13,7 @@
 
 #include "command.h"
 #include "engine/chat_prompt.h"
+#include "fetch_model.h"
 
 namespace quern {
 namespace {
@@ -231,7 +232,9 @@ Result<> run(RunFlags flags) {
   options.engine.context = config.context_size;
   options.engine.max_running = 1;
   options.engine.prefix_caching = config.prefix_caching;
-  QUERN_TRY(auto model, open_model(*backend, model_or_default(flags.model, config), options));
+  QUERN_TRY(const std::string reference,
+            local_reference(flags.common, config, model_or_default(flags.model, config)));
+  QUERN_TRY(auto model, open_model(*backend, reference, options));
 
   struct sigaction action {};
   action.sa_handler = on_interrupt;  // without SA_RESTART: a read at the prompt returns

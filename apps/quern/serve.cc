@@ -8,6 +8,7 @@
 
 #include "command.h"
 #include "core/log.h"
+#include "fetch_model.h"
 #include "http/server.h"
 
 namespace quern {
@@ -76,7 +77,9 @@ Result<> serve(const CommonFlags& flags) {
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   QUERN_TRY(const Config config, flags.load(false));
   QUERN_TRY(const auto backend, backend_of(config));
-  const HostOptions options = host_options(config);
+  HostOptions options = host_options(config);
+  QUERN_TRY(HubOptions hub, hub_options(flags, config));
+  options.fetch = fetch_through(Hub(std::move(hub)));
   if (auto supported = backend->supports(options.load.engine.kv_type); !supported)
     return fail(ErrorCode::unsupported, "LLM_KV_CACHE_TYPE: {}", supported.error().message);
   if (config.enable_isq)

@@ -19,6 +19,18 @@ export function noise(size, seed = 1) {
   return out;
 }
 
+/** Until the client has taken what was written, or has gone. */
+const room = (response) =>
+  new Promise((resolve) => {
+    const done = () => {
+      response.off("drain", done);
+      response.off("close", done);
+      resolve();
+    };
+    response.on("drain", done);
+    response.on("close", done);
+  });
+
 async function listen(server) {
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   return `http://127.0.0.1:${server.address().port}`;
@@ -197,7 +209,7 @@ export class HubServer {
     for (let at = 0; at < part.length && !response.destroyed; at += step) {
       const piece = part.subarray(at, Math.min(at + step, part.length, cutAt));
       this.bytesSent += piece.length;
-      if (!response.write(piece)) await new Promise((resolve) => (response.once("drain", resolve), response.once("close", resolve)));
+      if (!response.write(piece)) await room(response);
       if (at + step > cutAt) return void setTimeout(() => response.destroy(), 5);
       if (f.dripMs) await new Promise((resolve) => setTimeout(resolve, f.dripMs));
     }

@@ -1,0 +1,59 @@
+#include "fetch_model.h"
+
+#include <chrono>
+
+#include "core/log.h"
+#include "progress_bars.h"
+
+namespace quern {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr auto kBetweenLines = std::chrono::seconds(5);
+
+/// What engine's open_model_source takes.
+Result<std::string> path_of(const LocalModel& model) {
+  if (!model.tokenizer_folder.empty())
+    return fail(ErrorCode::unsupported,
+                "{}: a tokenizer from another repository is not supported yet: leave the part after @ out",
+                model.id);
+  if (model.kind == LocalModel::Kind::guide) return model.id;
+  return model.kind == LocalModel::Kind::gguf ? model.files.front().string() : model.folder.string();
+}
+
+}  // namespace
+
+FetchModel fetch_through(Hub hub) {
+  return [hub = std::move(hub)](const std::string& reference,
+                                const FetchProgress& progress) -> Result<std::string> {
+    std::stop_source stop;
+    auto last_line = Clock::now();
+    const auto show = [&](const HubProgress& now) {
+      if (!progress(now.bytes_done, now.bytes_total)) stop.request_stop();
+      if (now.phase != HubProgress::Phase::downloading || Clock::now() - last_line < kBetweenLines) return;
+      last_line = Clock::now();
+      log::info("downloading", {{"model", reference},
+                                {"bytes", now.bytes_done},
+                                {"of", now.bytes_total},
+                                {"bytes_per_second", now.bytes_per_second},
+                                {"seconds_left", now.eta_s}});
+    };
+    QUERN_TRY(const LocalModel model, hub.fetch(reference, show, stop.get_token()));
+    return path_of(model);
+  };
+}
+
+Result<std::string> local_reference(const CommonFlags& flags, const Config& config,
+                                    const std::string& reference) {
+  if (is_local_model(reference, config.model_path)) return reference;
+  QUERN_TRY(HubOptions options, hub_options(flags, config));
+  const Hub hub(std::move(options));
+  if (const auto here = hub.find(reference)) return path_of(*here);
+  ProgressBars bars({reference}, /*quiet=*/false);
+  const auto model = hub.fetch(reference, [&](const HubProgress& now) { bars.update(0, now); });
+  bars.finish(0, model ? "" : "failed");
+  if (!model) return fail(model.error());
+  return path_of(*model);
+}
+
+}  // namespace quern

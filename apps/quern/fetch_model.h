@@ -1,0 +1,17 @@
+// Models from the hub, for commands that load one.
+#pragma once
+
+#include "engine/model_host.h"
+#include "hub_command.h"
+
+namespace quern {
+
+/// For a server: fetches in the background; the log has a line now and then.
+FetchModel fetch_through(Hub hub);
+
+/// For a command: the reference itself where it is local, else the model is fetched (with a bar on a
+/// terminal) and the path of its file returned.
+Result<std::string> local_reference(const CommonFlags& flags, const Config& config,
+                                    const std::string& reference);
+
+}  // namespace quern
