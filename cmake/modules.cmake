@@ -5,7 +5,8 @@ add_custom_target(unit_tests)
 
 add_library(quern_flags INTERFACE)
 target_compile_options(quern_flags INTERFACE -Wall -Wextra -Wno-missing-field-initializers -Wno-unused-parameter
-                                             -Wno-psabi -Wno-interference-size)
+                                             -Wno-psabi
+                                             $<$<CXX_COMPILER_ID:GNU>:-Wno-interference-size>)
 target_include_directories(quern_flags INTERFACE ${CMAKE_SOURCE_DIR}/src ${CMAKE_BINARY_DIR}/generated)
 if(QUERN_CHECKS)
   target_compile_definitions(quern_flags INTERFACE QUERN_CHECKS=1)
