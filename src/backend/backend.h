@@ -46,7 +46,9 @@ class Weight {
   int64_t rows = 0;     // outputs of one matrix
   int64_t cols = 0;     // inputs
   DType dtype = DType::F32;
-  /// Device bytes that this weight holds beyond the mapped file.
+  /// Not empty: it works, but worse than it could, and why. One line.
+  std::string warning;
+  /// Device bytes that this weight holds beyond the mapped file, or will hold once it is in its final form.
   virtual size_t bytes() const = 0;
 };
 
@@ -121,7 +123,8 @@ class Backend {
   // ---- memory
   virtual Result<std::unique_ptr<DeviceBuffer>> alloc(size_t bytes) = 0;
   /// A 2-D matrix or 3-D expert stack, any known DType. `tensor.data` must outlive the weight (a backend may
-  /// keep using the mapped file).
+  /// keep using the mapped file). Returns at once: a backend may bring the weight into its final form later,
+  /// on a thread of its own; until then ops give the same results, to the bit, more slowly.
   virtual Result<std::unique_ptr<Weight>> prepare(const RawTensor& tensor) = 0;
   /// A table that only `embed` reads, so that no second copy is made of it. (A weight from `prepare` serves
   /// `embed` too: tied embeddings.)
@@ -129,6 +132,8 @@ class Backend {
   /// A 1-D tensor of any DType, as f32.
   virtual Result<std::unique_ptr<Vector>> prepare_vector(const RawTensor& tensor) = 0;
   virtual Result<std::unique_ptr<Vector>> prepare_vector(std::span<const float> values) = 0;
+  /// Returns when all weights prepared so far are in their final form: for benchmarks.
+  virtual void settle() {}
   virtual size_t kv_block_bytes(const KvShape& shape) const = 0;
   /// What is refused by name: a KV type that this backend does not have.
   virtual Result<> supports(KvType type) const = 0;
@@ -180,6 +185,8 @@ struct CpuOptions {
   int threads = 0;  // 0: physical cores
   std::string_view
       isa;  // "": the best that the CPU has, or QUERN_FORCE_ISA; "scalar", "avx2", "avx512", "neon"
+  /// false: quantized weights take no memory beyond the file and are repacked at every use.
+  bool keep_packed = true;
 };
 
 /// invalid_argument when the ISA is unknown or the CPU does not have it.

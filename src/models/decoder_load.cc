@@ -1,6 +1,8 @@
 // Weights and scratch memory of the common decoder.
 #include <algorithm>
+#include <utility>
 
+#include "core/log.h"
 #include "models/decoder.h"
 #include "models/tensor_table.h"
 
@@ -21,6 +23,9 @@ class Loader {
     const RawTensor* tensor = table_.find(role, layer, expert);
     if (tensor == nullptr) return nullptr;
     QUERN_TRY(auto weight, backend_.prepare(*tensor));
+    if (!weight->warning.empty() && !std::exchange(warned_, true))
+      log::warn("weights are not held as they should be; there may be more of them",
+                {{"tensor", tensor->name}, {"why", weight->warning}});
     QUERN_TRY_VOID(count(*tensor));
     return weight;
   }
@@ -65,6 +70,7 @@ class Loader {
   Backend& backend_;
   const ModelConfig& config_;
   const ModelOptions& options_;
+  bool warned_ = false;
   uint64_t done_ = 0;
   int64_t parameters_ = 0;
 };

@@ -81,7 +81,7 @@ void unpack(const std::byte* bytes, AffineBlock& out) {
 template <class Block, size_t N, AffineShape shape, void (*decode_block)(const Block&, float*),
           void (*encode_block)(const float* x, const float* importance, Block&),
           void (*unpack_block)(const Block&, AffineBlock&)>
-constexpr QuantInfo affine(DType dtype, std::string_view name) {
+constexpr QuantInfo affine(DType dtype, std::string_view name, const BlockFields* fields = nullptr) {
   return {dtype,
           name,
           N,
@@ -90,7 +90,32 @@ constexpr QuantInfo affine(DType dtype, std::string_view name) {
           shape,
           decode_blocks<Block, N, decode_block>,
           encode_blocks<Block, N, shape.wide_d, encode_block>,
-          unpack<Block, unpack_block>};
+          unpack<Block, unpack_block>,
+          fields};
+}
+
+/// Fills the runs of a block of N from functions of the run's number.
+template <size_t N, class Low, class High>
+constexpr BlockFields with_runs(BlockFields fields, Low low, High high) {
+  for (int run = 0; run < static_cast<int>(N) / 16; ++run) {
+    fields.low[run] = low(run);
+    fields.high[run] = high(run);
+  }
+  return fields;
+}
+template <size_t N, class Low>
+constexpr BlockFields with_runs(BlockFields fields, Low low) {
+  return with_runs<N>(fields, low, [](int) { return BlockFields::Run{}; });
+}
+constexpr BlockFields::Run run_at(size_t at, int shift = 0) {
+  return {static_cast<uint16_t>(at), static_cast<uint8_t>(shift)};
+}
+
+/// out[word][r] of 16 blocks: `words` words of 4 bytes, little-endian.
+template <int kWords>
+void read_words(const std::byte* first, size_t stride, uint32_t (&out)[kWords][16]) {
+  for (int r = 0; r < 16; ++r, first += stride)
+    for (int w = 0; w < kWords; ++w) std::memcpy(&out[w][r], first + 4 * w, 4);
 }
 
 /// The unit scales (and minimums) of a format that has none.

@@ -43,6 +43,25 @@ struct AffineBlock {
   uint8_t code[256];
 };
 
+/// Where an affine format's block keeps its parts, so that many rows can be taken apart at once (16 at a
+/// time, a vector lane each) with the same result as `unpack`. Only for blocks of 32 or 256.
+///
+/// Codes come in runs of 16; one run lies in 16 consecutive bytes, code i in bits `shift` and up of byte i.
+/// Longer codes are cut in two: 6 = 4 + 2, 5 = 4 + 1, 3 = 2 + 1 bits, the lower ones in `low`.
+struct BlockFields {
+  struct Run {
+    uint16_t at = 0;  // first byte
+    uint8_t shift = 0;
+  };
+  int d = 0;                  // first byte of d: f16, or f32 when wide_d
+  int dmin = -1;              // likewise; −1: none
+  bool negative_min = false;  // the block holds −dmin
+  uint8_t flip = 0;           // bits inverted in every code
+  Run low[16] = {}, high[16] = {};
+  /// scale[g][r] (and min[g][r]) of 16 blocks that lie `stride` bytes apart; null when scales do not vary.
+  void (*scales)(const std::byte* blocks, size_t stride, int8_t (*scale)[16], uint8_t (*min)[16]) = nullptr;
+};
+
 struct QuantInfo {
   DType dtype;
   std::string_view name;  // as GGUF tools write it: "Q4_K"
@@ -59,6 +78,8 @@ struct QuantInfo {
   void (*encode)(const float* in, std::byte* blocks, size_t n, const float* importance);
   /// Takes one block apart; null for Family::floating.
   void (*unpack)(const std::byte* block, AffineBlock& out);
+  /// Null where codes do not lie in such runs (and for Family::floating): then blocks come apart one by one.
+  const BlockFields* fields = nullptr;
 
   double bits_per_weight() const { return 8.0 * bytes / block; }
 };

@@ -4,7 +4,9 @@
 //   byte 8 + j (0–3): bits 0–3 of scale[j + 4] in bits 0–3, of min[j + 4] in bits 4–7
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace quern {
 
@@ -18,6 +20,26 @@ inline ScaleAndMin get_scale6(const uint8_t (&packed)[12], int g) {
   if (g < 4) return {static_cast<uint8_t>(packed[g] & 63), static_cast<uint8_t>(packed[g + 4] & 63)};
   return {static_cast<uint8_t>((packed[g + 4] & 15) | packed[g - 4] >> 6 << 4),
           static_cast<uint8_t>(packed[g + 4] >> 4 | packed[g] >> 6 << 4)};
+}
+
+/// All groups of 16 packed scales that lie `stride` bytes apart: scale[g][r], min[g][r]. In words, so that
+/// compilers vectorize it.
+inline void get_scales6(const std::byte* packed, size_t stride, int8_t (*scale)[16], uint8_t (*min)[16]) {
+  uint32_t s[16], m[16], both[16];  // bytes 0–3, 4–7, 8–11
+  for (int r = 0; r < 16; ++r, packed += stride) {
+    std::memcpy(&s[r], packed, 4);
+    std::memcpy(&m[r], packed + 4, 4);
+    std::memcpy(&both[r], packed + 8, 4);
+  }
+  for (int j = 0; j < 4; ++j) {
+    const int at = 8 * j;
+    for (int r = 0; r < 16; ++r) scale[j][r] = static_cast<int8_t>(s[r] >> at & 63);
+    for (int r = 0; r < 16; ++r) min[j][r] = static_cast<uint8_t>(m[r] >> at & 63);
+    for (int r = 0; r < 16; ++r)
+      scale[j + 4][r] = static_cast<int8_t>((both[r] >> at & 15) | (s[r] >> at & 192) >> 2);
+    for (int r = 0; r < 16; ++r)
+      min[j + 4][r] = static_cast<uint8_t>((both[r] >> at >> 4 & 15) | (m[r] >> at & 192) >> 2);
+  }
 }
 
 /// Into zeroed bytes; scale and min below 64.

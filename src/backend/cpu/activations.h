@@ -5,6 +5,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
+#include "core/thread_pool.h"
 
 namespace quern::cpu {
 

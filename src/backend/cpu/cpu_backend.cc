@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "backend/cpu/attention.h"
 #include "core/check.h"
@@ -39,23 +40,41 @@ const CpuWeight& cpu_weight(const Weight& weight) { return static_cast<const Cpu
 
 CpuVector::CpuVector(std::vector<float> values) : id(next_vector_id()), values_(std::move(values)) {}
 
-const std::byte* CpuWeight::float_rows(int64_t expert) const {
-  const int64_t bytes = cols * (float_dtype() == DType::F32 ? 4 : 2);
-  return (packed.size() > 0 ? packed.data() : raw.data.data()) + expert * rows * bytes;
+bool KeepBudget::take(size_t bytes) {
+  const Clock::time_point now = Clock::now();
+  const double seconds = std::chrono::duration<double>(now - std::exchange(last_, now)).count();
+  bytes_ = std::min(kMost, bytes_ + kRate * seconds);
+  if (bytes_ < 0) return false;
+  bytes_ -= static_cast<double>(bytes);  // below 0, perhaps: a large matrix has its turn, too
+  return true;
 }
 
-CpuBackend::CpuBackend(const Kernels& kernels, int threads)
-    : kernels_(kernels), pool_(threads), scratch_(static_cast<size_t>(threads)) {}
+CpuBackend::CpuBackend(const Kernels& kernels, int threads, bool keep_packed)
+    : kernels_(kernels),
+      pool_(threads),
+      scratch_(static_cast<size_t>(threads)),
+      packer_(keep_packed ? std::make_shared<Packer>(kernels) : nullptr) {}
 
 std::string CpuBackend::description() const {
   return fmt::format("cpu ({}, {} thread{})", kernels_.name, pool_.size(), pool_.size() == 1 ? "" : "s");
 }
 
 float* CpuBackend::scratch(int thread, int64_t floats) {
-  auto& lines = scratch_[static_cast<size_t>(thread)];
+  auto& lines = scratch_[static_cast<size_t>(thread)].sums;
   const size_t need = static_cast<size_t>(floats + 15) / 16;
   if (lines.size() < need) lines.resize(need);
   return lines.data()->f;
+}
+
+uint8_t* CpuBackend::tile_scratch(int thread, int64_t bytes) {
+  auto& lines = scratch_[static_cast<size_t>(thread)].tile;
+  const size_t need = static_cast<size_t>(bytes) / sizeof(Line) + 2;  // loads may reach one vector beyond
+  if (lines.size() < need) lines.resize(need);
+  return reinterpret_cast<uint8_t*>(lines.data());
+}
+
+void CpuBackend::settle() {
+  if (packer_ != nullptr) packer_->wait_until_idle();
 }
 
 Result<std::unique_ptr<DeviceBuffer>> CpuBackend::alloc(size_t bytes) {
@@ -97,16 +116,10 @@ Result<std::unique_ptr<Weight>> CpuBackend::prepare_table(const RawTensor& tenso
 Result<std::unique_ptr<Weight>> CpuBackend::prepare(const RawTensor& tensor) {
   QUERN_TRY(auto weight, check_matrix(tensor));
   if (native_float(tensor)) return weight;
-  const QuantInfo& info = *find_quant(tensor.dtype);
-  weight->layout = packed_layout(info, weight->cols);
-  if (weight->layout) {
-    QUERN_TRY(weight->packed,
-              pack_affine(info, *weight->layout, tensor.data, weight->experts, weight->rows, pool_));
-    return weight;
-  }
-  QUERN_TRY(weight->packed, Buffer::allocate(static_cast<size_t>(tensor.elements()) * sizeof(float)));
-  float* out = weight->packed.as<float>();
-  for_rows(tensor.rows(), [&](int64_t r) { decode_rows(tensor, r, 1, out + r * tensor.cols()); });
+  if (weight->set_affine(packer_)) return weight;
+  // Rare (a float matrix that lies askew in its file), and not by the pool: another model may be using it.
+  QUERN_TRY(float* out, weight->hold_floats());
+  decode_rows(tensor, 0, tensor.rows(), out);
   return weight;
 }
 
@@ -193,7 +206,7 @@ namespace quern {
 Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuOptions& options) {
   QUERN_TRY(const cpu::Kernels* kernels, cpu::choose_kernels(options.isa));
   const int threads = options.threads > 0 ? options.threads : physical_cores();
-  return std::make_unique<cpu::CpuBackend>(*kernels, threads);
+  return std::make_unique<cpu::CpuBackend>(*kernels, threads, options.keep_packed);
 }
 
 }  // namespace quern

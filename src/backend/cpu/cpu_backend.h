@@ -3,30 +3,18 @@
 
 #include <algorithm>
 #include <atomic>
-#include <optional>
+#include <chrono>
+#include <memory>
 #include <vector>
 
 #include "backend/backend.h"
 #include "backend/cpu/activations.h"
 #include "backend/cpu/kernels.h"
-#include "core/buffer.h"
+#include "backend/cpu/packer.h"
+#include "backend/cpu/weight.h"
 #include "core/thread_pool.h"
 
 namespace quern::cpu {
-
-class CpuWeight final : public Weight {
- public:
-  RawTensor raw;  // as the file has it: for embed, and for F32, F16 and BF16 matrices
-  std::optional<PackedLayout> layout;
-  /// Tiles of the affine family; or f32 rows of a format that neither family's kernels can hold.
-  Buffer packed;
-  bool table_only = false;
-
-  size_t bytes() const override { return packed.size(); }
-  /// Matrix `expert` as rows of floats.
-  const std::byte* float_rows(int64_t expert) const;
-  DType float_dtype() const { return packed.size() > 0 ? DType::F32 : dtype; }
-};
 
 class CpuVector final : public Vector {
  public:
@@ -38,9 +26,27 @@ class CpuVector final : public Vector {
   std::vector<float> values_;
 };
 
+/// How much of what steps pack on the way they keep. Without this, weights would stay unpacked under a steady
+/// load, which leaves the packer's thread no time; with all of it, the first steps would wait for fresh
+/// memory.
+class KeepBudget {
+ public:
+  /// Whether `bytes` may be kept now; if so, they are taken off.
+  bool take(size_t bytes);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr double kRate = 512e6;    // bytes a second
+  static constexpr double kMost = 64e6;     // saved up
+  static constexpr double kStart = -512e6;  // nothing in the first second: it belongs to the first token
+  double bytes_ = kStart;
+  Clock::time_point last_ = Clock::now();
+};
+
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(const Kernels& kernels, int threads);
+  /// `keep_packed` as in CpuOptions.
+  CpuBackend(const Kernels& kernels, int threads, bool keep_packed);
 
   std::string_view name() const override { return "cpu"; }
   std::string description() const override;
@@ -50,6 +56,7 @@ class CpuBackend final : public Backend {
   Result<std::unique_ptr<Weight>> prepare_table(const RawTensor& tensor) override;
   Result<std::unique_ptr<Vector>> prepare_vector(const RawTensor& tensor) override;
   Result<std::unique_ptr<Vector>> prepare_vector(std::span<const float> values) override;
+  void settle() override;
   size_t kv_block_bytes(const KvShape& shape) const override;
   Result<> supports(KvType type) const override;
 
@@ -85,11 +92,15 @@ class CpuBackend final : public Backend {
     size_t panel_count;
     const Vector* bias;
     bool accumulate;
+    const uint8_t* tiles = nullptr;  // of the affine family: its tiles, when they are all there,
+    uint8_t* keep = nullptr;         // or where to keep what is packed now; scratch when both are null
   };
 
   Result<std::unique_ptr<CpuWeight>> check_matrix(const RawTensor& tensor) const;
   size_t need_of(const CpuWeight& weight);
-  void run_products(std::span<const Product> products);
+  /// Finds each product's tiles, runs the products, and publishes the tiles that were kept.
+  void run_products(std::span<Product> products);
+  const uint8_t* tile_of(const Product& product, int64_t tile, int thread);
   void run_tile(const Product& product, int64_t tile, int thread);
   /// body(row) for every row, in one contiguous part per thread.
   template <class Body>
@@ -121,7 +132,12 @@ class CpuBackend final : public Backend {
   struct alignas(64) Line {
     float f[16];
   };
-  std::vector<std::vector<Line>> scratch_;  // per thread
+  struct Scratch {
+    std::vector<Line> sums, tile;
+  };
+  std::vector<Scratch> scratch_;    // per thread
+  std::shared_ptr<Packer> packer_;  // null: nothing is kept
+  KeepBudget keep_budget_;
 
   struct Rotation {
     uint64_t frequency = 0;
@@ -133,6 +149,7 @@ class CpuBackend final : public Backend {
   void prepare_rotation(std::span<const int32_t> positions, const CpuVector& frequency,
                         const RopeShape& shape);
   float* scratch(int thread, int64_t floats);
+  uint8_t* tile_scratch(int thread, int64_t bytes);
 };
 
 }  // namespace quern::cpu

@@ -18,7 +18,12 @@ void affine_kernel(benchmark::State& state, const Kernels* kernels, const QuantI
   ThreadPool pool(1);
   const TestMatrix m = random_matrix(*info, {kTiles * kTileRows, kCols}, 1);
   const PackedLayout layout = *packed_layout(*info, kCols);
-  const Buffer packed = *pack_affine(*info, layout, m.tensor.data, 1, kTiles * kTileRows, pool);
+  std::vector<uint8_t> packed(static_cast<size_t>(kTiles * layout.tile_bytes()) + 64);
+  const size_t row_bytes = m.bytes.size() / (kTiles * kTileRows);
+  for (int64_t t = 0; t < kTiles; ++t)
+    pack_tile_reference({info, &layout, m.bytes.data() + static_cast<size_t>(t * kTileRows) * row_bytes,
+                         row_bytes, packed.data() + t * layout.tile_bytes()},
+                        kTileRows);
   const TestTensor x = TestTensor::random(columns, kCols, 2);
   std::vector<int> widths;
   append_widths(columns, kernels->max_panel, widths);
@@ -29,7 +34,7 @@ void affine_kernel(benchmark::State& state, const Kernels* kernels, const QuantI
   std::vector<float> acc(static_cast<size_t>(columns * kTileRows));
   for (auto _ : state) {
     for (int64_t t = 0; t < kTiles; ++t)
-      kernels->affine_tile({&layout, packed.as<uint8_t>() + t * layout.tile_bytes(), panels.data(),
+      kernels->affine_tile({&layout, packed.data() + t * layout.tile_bytes(), panels.data(),
                             static_cast<int>(panels.size()), columns, acc.data()});
     benchmark::DoNotOptimize(acc.data());
   }
@@ -37,14 +42,21 @@ void affine_kernel(benchmark::State& state, const Kernels* kernels, const QuantI
   state.SetItemsProcessed(state.iterations() * 2 * kTiles * kTileRows * kCols * columns);
 }
 
-/// Through the backend with all threads, weights that come from memory: several copies, one after another.
-void matmul(benchmark::State& state, const QuantInfo* info, int64_t rows, int64_t cols) {
+/// Through the backend with all threads, weights that come from memory: several copies, one after another;
+/// packed, or (kept = false) packed on the way.
+void matmul(benchmark::State& state, const QuantInfo* info, int64_t rows, int64_t cols, bool kept) {
   constexpr int kCopies = 12;
   const int64_t columns = state.range(0);
-  auto backend = std::move(*make_cpu_backend());
+  auto backend = std::move(*make_cpu_backend({.keep_packed = kept}));
   const TestMatrix m = random_matrix(*info, {rows, cols}, 1);
+  std::vector<std::vector<std::byte>> files(kCopies, m.bytes);
   std::vector<std::unique_ptr<Weight>> weights;
-  for (int i = 0; i < kCopies; ++i) weights.push_back(std::move(*backend->prepare(m.tensor)));
+  for (int i = 0; i < kCopies; ++i) {
+    RawTensor tensor = m.tensor;
+    tensor.data = files[static_cast<size_t>(i)];
+    weights.push_back(std::move(*backend->prepare(tensor)));
+  }
+  backend->settle();
   const TestTensor x = TestTensor::random(columns, cols, 2);
   TestTensor out(columns, rows);
   size_t next = 0;
@@ -107,16 +119,29 @@ void quantize(benchmark::State& state, const Kernels* kernels) {
   state.SetBytesProcessed(state.iterations() * 2048 * 4);
 }
 
-void pack(benchmark::State& state, const QuantInfo* info) {
-  ThreadPool pool(physical_cores());
-  const TestMatrix m = random_matrix(*info, {512, 2048}, 1);
-  const PackedLayout layout = *packed_layout(*info, 2048);
+/// One thread: from a matrix that lies in memory (64 MiB of it) into a place that stays in L2.
+void pack(benchmark::State& state, const Kernels* kernels, const QuantInfo* info) {
+  constexpr int64_t kCols = 4096;
+  const PackedLayout layout = *packed_layout(*info, kCols);
+  const TestMatrix m = random_matrix(*info, {kTileRows, kCols}, 1);
+  const size_t copies = (64 << 20) / m.bytes.size();
+  std::vector<std::byte> file(copies * m.bytes.size());
+  for (size_t i = 0; i < copies; ++i)
+    std::copy(m.bytes.begin(), m.bytes.end(), file.begin() + static_cast<int64_t>(i * m.bytes.size()));
+  std::vector<uint8_t> out(static_cast<size_t>(layout.tile_bytes()));
+  size_t next = 0;
   for (auto _ : state) {
-    auto packed = pack_affine(*info, layout, m.tensor.data, 1, 512, pool);
-    benchmark::DoNotOptimize(packed->data());
+    const std::byte* rows = file.data() + next++ % copies * m.bytes.size();
+    const PackTile job{info, &layout, rows, m.bytes.size() / kTileRows, out.data()};
+    if (kernels != nullptr && info->fields != nullptr) {
+      kernels->pack_tile(job);
+    } else {
+      pack_tile_reference(job, kTileRows);
+    }
+    benchmark::DoNotOptimize(out.data());
   }
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(m.bytes.size()));
-  state.SetItemsProcessed(state.iterations() * m.tensor.elements());
+  state.SetItemsProcessed(state.iterations() * kTileRows * kCols);
 }
 
 [[maybe_unused]] const bool registered = [] {
@@ -127,6 +152,8 @@ void pack(benchmark::State& state, const QuantInfo* info) {
       for (const int columns : {1, 4, 8, 256})
         benchmark::RegisterBenchmark(fmt::format("affine/{}/{}/{}", isa, info->name, columns).c_str(),
                                      affine_kernel, k, info, columns);
+      if (info->fields != nullptr)
+        benchmark::RegisterBenchmark(fmt::format("pack/{}/{}", isa, info->name).c_str(), pack, k, info);
     }
     for (const KvType type : {KvType::f16, KvType::q8_0})
       benchmark::RegisterBenchmark(
@@ -140,14 +167,16 @@ void pack(benchmark::State& state, const QuantInfo* info) {
   }
   for (const QuantInfo* info : all_quants()) {
     if (info->family == Family::affine)
-      benchmark::RegisterBenchmark(fmt::format("pack/{}", info->name).c_str(), pack, info)->UseRealTime();
-    benchmark::RegisterBenchmark(fmt::format("matmul/{}/5632x2048", info->name).c_str(), matmul, info, 5632,
-                                 2048)
-        ->Arg(1)
-        ->Arg(8)
-        ->Arg(256)
-        ->UseRealTime()
-        ->Unit(benchmark::kMicrosecond);
+      benchmark::RegisterBenchmark(fmt::format("pack/reference/{}", info->name).c_str(), pack, nullptr, info);
+    for (const bool kept : {true, false})
+      benchmark::RegisterBenchmark(
+          fmt::format("{}/{}/5632x2048", kept ? "matmul" : "matmul_from_file", info->name).c_str(), matmul,
+          info, 5632, 2048, kept)
+          ->Arg(1)
+          ->Arg(8)
+          ->Arg(256)
+          ->UseRealTime()
+          ->Unit(benchmark::kMicrosecond);
   }
   return true;
 }();

@@ -32,8 +32,8 @@ void finish_tile(const float* acc, int64_t first_row, int64_t rows, const Vector
 }  // namespace
 
 size_t CpuBackend::need_of(const CpuWeight& weight) {
-  if (!weight.layout) return 0;
-  const ActivationNeed need = activation_need(*weight.layout, kernels_);
+  if (!weight.layout()) return 0;
+  const ActivationNeed need = activation_need(*weight.layout(), kernels_);
   const auto found = std::find(needs_.begin(), needs_.end(), need);
   if (found != needs_.end()) return static_cast<size_t>(found - needs_.begin());
   needs_.push_back(need);
@@ -46,12 +46,10 @@ void CpuBackend::run_tile(const Product& product, int64_t tile, int thread) {
   const int64_t rows = std::min<int64_t>(kTileRows, weight.rows - first);
   const int columns = static_cast<int>(product.out.rows);
   float* acc = scratch(thread, columns * kTileRows);
-  if (weight.layout) {
-    const int64_t index = product.expert * tile_count(weight.rows) + tile;
-    const uint8_t* data = weight.packed.as<uint8_t>() + index * weight.layout->tile_bytes();
+  if (weight.layout()) {
     const Panel* panels = activations_.panels(product.need).data() + product.first_panel;
-    kernels_.affine_tile(
-        {&*weight.layout, data, panels, static_cast<int>(product.panel_count), columns, acc});
+    kernels_.affine_tile({&*weight.layout(), tile_of(product, tile, thread), panels,
+                          static_cast<int>(product.panel_count), columns, acc});
   } else {
     const int64_t row_bytes = weight.cols * (weight.float_dtype() == DType::F32 ? 4 : 2);
     kernels_.float_tile({weight.float_dtype(), weight.float_rows(product.expert) + first * row_bytes,
@@ -61,15 +59,35 @@ void CpuBackend::run_tile(const Product& product, int64_t tile, int thread) {
   finish_tile(acc, first, rows, product.bias, product.accumulate, product.out);
 }
 
-void CpuBackend::run_products(std::span<const Product> products) {
+const uint8_t* CpuBackend::tile_of(const Product& product, int64_t tile, int thread) {
+  const int64_t bytes = product.weight->layout()->tile_bytes();
+  if (product.tiles != nullptr) return product.tiles + tile * bytes;
+  uint8_t* to = product.keep != nullptr ? product.keep + tile * bytes : tile_scratch(thread, bytes);
+  product.weight->pack_tile(kernels_, product.expert, tile, to);
+  return to;
+}
+
+void CpuBackend::run_products(std::span<Product> products) {
   int64_t tiles = 0;
-  for (const Product& p : products) tiles += tile_count(p.weight->rows);
+  for (Product& p : products) {
+    tiles += tile_count(p.weight->rows);
+    if (!p.weight->layout()) continue;
+    p.tiles = p.weight->tiles(p.expert);
+    if (p.tiles != nullptr) continue;
+    // Here, where running out of memory is one failed step, and not on the pool's threads.
+    for (int t = 0; t < pool_.size(); ++t) tile_scratch(t, p.weight->layout()->tile_bytes());
+  }
+  for (Product& p : products)
+    if (p.weight->layout() && p.tiles == nullptr && keep_budget_.take(p.weight->matrix_bytes()))
+      p.keep = p.weight->claim(p.expert);
   const int64_t grain = std::clamp<int64_t>(tiles / (pool_.size() * 16), 1, 8);
   for_items(tiles, grain, [&](int thread, int64_t item) {
     const Product* p = products.data();
     while (item >= tile_count(p->weight->rows)) item -= tile_count((p++)->weight->rows);
     run_tile(*p, item, thread);
   });
+  for (const Product& p : products)
+    if (p.keep != nullptr) p.weight->publish(p.expert);
 }
 
 void CpuBackend::matmul(Tensor out, const Weight& weight, Tensor in, const Vector* bias, bool accumulate) {
@@ -95,7 +113,7 @@ void CpuBackend::matmul_multi(std::span<const MatmulTarget> targets, Tensor in) 
     bool affine = false;
     for (const MatmulTarget& t : targets) {
       const auto& weight = static_cast<const CpuWeight&>(*t.weight);
-      affine |= weight.layout.has_value();
+      affine |= weight.layout().has_value();
       products_.push_back({&weight, 0, need_of(weight), part, t.out.slice_rows(first, count), 0,
                            widths_.size(), t.bias, t.accumulate});
     }
@@ -120,17 +138,17 @@ void CpuBackend::matmul_experts(Tensor out, const Weight& stack, Tensor in, std:
       int64_t next = i + 1;
       const auto same = [&](int64_t row) {
         // Rows of floats are read where they are, so a run of them must lie in one piece.
-        return expert[row] == expert[i] && (weight.layout || source[row] == source[i] + (row - i));
+        return expert[row] == expert[i] && (weight.layout() || source[row] == source[i] + (row - i));
       };
       while (next < end && same(next)) ++next;
       const size_t first_panel = widths_.size();
       append_widths(static_cast<int>(next - i), kernels_.max_panel, widths_);
-      const Tensor rows = weight.layout ? Tensor{} : in.slice_rows(source[i], next - i);
+      const Tensor rows = weight.layout() ? Tensor{} : in.slice_rows(source[i], next - i);
       products_.push_back({&weight, expert[i], need, rows, out.slice_rows(i, next - i), first_panel,
                            widths_.size() - first_panel, nullptr, false});
       i = next;
     }
-    if (weight.layout) activations_.quantize(kernels_, pool_, in, source.data() + begin, widths_, needs_);
+    if (weight.layout()) activations_.quantize(kernels_, pool_, in, source.data() + begin, widths_, needs_);
     run_products(products_);
   }
 }

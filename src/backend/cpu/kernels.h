@@ -60,6 +60,8 @@ struct Kernels {
   void (*quantize_row)(const float* x, int64_t cols, int8_t* codes, int64_t code_stride, float* scale,
                        int32_t* sums, int64_t stride);
   void (*affine_tile)(const AffineTile& job);
+  /// Packs 16 whole rows of a format that has BlockFields.
+  void (*pack_tile)(const PackTile& job);
   void (*float_tile)(const FloatTile& job);
 
   /// out = x / sqrt(mean(x²) + eps) · gain over n values.

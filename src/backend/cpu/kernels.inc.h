@@ -13,6 +13,7 @@ constexpr int kParts = 16 / kLanes;  // registers of a logical vector of 16 lane
 #include "backend/cpu/kernels_affine.inc.h"
 #include "backend/cpu/kernels_attention.inc.h"
 #include "backend/cpu/kernels_float.inc.h"
+#include "backend/cpu/kernels_pack.inc.h"
 
 uint64_t read_all(const std::byte* data, int64_t bytes) {
   const float* p = reinterpret_cast<const float*>(data);
@@ -58,6 +59,7 @@ constexpr Kernels make_table(std::string_view name) {
           .code_bias8 = V::kBias8,
           .quantize_row = quantize_row,
           .affine_tile = affine_tile,
+          .pack_tile = pack_tile,
           .float_tile = float_tile,
           .rms_norm = rms_norm,
           .silu_mul = silu_mul,

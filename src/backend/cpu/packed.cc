@@ -99,19 +99,6 @@ std::byte* put_super(const PackedLayout& layout, const Stage& stage, int64_t uni
   return out;
 }
 
-/// Packs one tile; rows beyond `rows` become zeros.
-void pack_tile(const QuantInfo& info, const PackedLayout& layout, const std::byte* data, size_t row_bytes,
-               int64_t rows, std::byte* out) {
-  Stage stage{};
-  for (int64_t u = 0; u < layout.units(); u += kSuperUnits) {
-    const int64_t units = std::min<int64_t>(kSuperUnits, layout.units() - u);
-    const size_t offset = static_cast<size_t>(u * kUnit / info.block) * info.bytes;
-    for (int r = 0; r < rows; ++r)
-      stage_row(info, layout, data + static_cast<size_t>(r) * row_bytes + offset, units, r, stage);
-    out = put_super(layout, stage, units, out);
-  }
-}
-
 }  // namespace
 
 std::optional<PackedLayout> packed_layout(const QuantInfo& info, int64_t cols) {
@@ -132,23 +119,18 @@ std::optional<PackedLayout> packed_layout(const QuantInfo& info, int64_t cols) {
   return layout;
 }
 
-Result<Buffer> pack_affine(const QuantInfo& info, const PackedLayout& layout, std::span<const std::byte> data,
-                           int64_t matrices, int64_t rows, ThreadPool& pool) {
-  const int64_t tiles = tile_count(rows);
-  const size_t tile_bytes = static_cast<size_t>(layout.tile_bytes());
-  const size_t row_bytes = static_cast<size_t>(layout.cols / info.block) * info.bytes;
-  // Vector loads may read up to one vector past the last tile.
-  QUERN_TRY(Buffer packed, Buffer::allocate(static_cast<size_t>(matrices * tiles) * tile_bytes + 64));
-  pool.parallel_for(matrices * tiles, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = i % tiles * kTileRows;
-      const size_t row = static_cast<size_t>(i / tiles * rows + first);
-      pack_tile(info, layout, data.data() + row * row_bytes, row_bytes,
-                std::min<int64_t>(kTileRows, rows - first),
-                packed.data() + static_cast<size_t>(i) * tile_bytes);
-    }
-  });
-  return packed;
+void pack_tile_reference(const PackTile& job, int rows) {
+  const QuantInfo& info = *job.info;
+  const PackedLayout& layout = *job.layout;
+  Stage stage{};
+  auto* out = reinterpret_cast<std::byte*>(job.out);
+  for (int64_t u = 0; u < layout.units(); u += kSuperUnits) {
+    const int64_t units = std::min<int64_t>(kSuperUnits, layout.units() - u);
+    const size_t offset = static_cast<size_t>(u * kUnit / info.block) * info.bytes;
+    for (int r = 0; r < rows; ++r)
+      stage_row(info, layout, job.rows + static_cast<size_t>(r) * job.row_bytes + offset, units, r, stage);
+    out = put_super(layout, stage, units, out);
+  }
 }
 
 }  // namespace quern::cpu

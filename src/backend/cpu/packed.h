@@ -29,11 +29,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <span>
 
-#include "core/buffer.h"
 #include "core/tensor.h"
-#include "core/thread_pool.h"
 #include "quant/quant.h"
 
 namespace quern::cpu {
@@ -75,9 +72,17 @@ std::optional<PackedLayout> packed_layout(const QuantInfo& info, int64_t cols);
 /// Tiles of one matrix of `rows`.
 constexpr int64_t tile_count(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
 
-/// Packs `matrices` matrices of rows × layout.cols, one after another in `data`, each padded to whole tiles.
-/// Fails on memory only.
-Result<Buffer> pack_affine(const QuantInfo& info, const PackedLayout& layout, std::span<const std::byte> data,
-                           int64_t matrices, int64_t rows, ThreadPool& pool);
+/// One tile of a matrix as a file holds it.
+struct PackTile {
+  const QuantInfo* info;
+  const PackedLayout* layout;
+  const std::byte* rows;  // the first row's blocks
+  size_t row_bytes;
+  uint8_t* out;  // layout->tile_bytes()
+};
+
+/// Packs `rows` rows (≤ 16) block by block; rows beyond become zeros. The reference that Kernels::pack_tile
+/// is held to, and what packs the rest of a matrix and formats without BlockFields.
+void pack_tile_reference(const PackTile& job, int rows);
 
 }  // namespace quern::cpu

@@ -1,5 +1,7 @@
 #include "quant/q2_k/q2_k.h"
 
+#include <cstddef>
+
 #include "quant/codec.h"
 #include "quant/fit.h"
 
@@ -45,12 +47,27 @@ void unpack(const Block& block, AffineBlock& out) {
   codec::fill_codes(out, [&](int run, int i) { return block.qs[run / 4 * 32 + i] >> (run % 4 * 2) & 3; });
 }
 
+void scales(const std::byte* blocks, size_t stride, int8_t (*scale)[16], uint8_t (*min)[16]) {
+  for (int r = 0; r < 16; ++r, blocks += stride) {
+    for (int g = 0; g < 16; ++g) {
+      const auto both = static_cast<uint8_t>(blocks[offsetof(Block, scales) + g]);
+      scale[g][r] = static_cast<int8_t>(both & 15);
+      min[g][r] = both >> 4;
+    }
+  }
+}
+
+constexpr BlockFields kFields = codec::with_runs<256>(
+    {.d = offsetof(Block, d), .dmin = offsetof(Block, dmin), .scales = scales}, [](int run) {
+      return codec::run_at(offsetof(Block, qs) + run / 8 * 32 + run % 2 * 16, run % 8 / 2 * 2);
+    });
+
 }  // namespace
 
 extern const QuantInfo quant_info_q2_k;
 constinit const QuantInfo quant_info_q2_k =
     codec::affine<Block, 256,
                   AffineShape{.bits = 2, .group = 16, .zero = 0, .has_min = true, .has_scales = true}, decode,
-                  encode, unpack>(DType::Q2_K, "Q2_K");
+                  encode, unpack>(DType::Q2_K, "Q2_K", &kFields);
 
 }  // namespace quern

@@ -1,5 +1,7 @@
 #include "quant/q3_k/q3_k.h"
 
+#include <cstddef>
+
 #include "quant/codec.h"
 #include "quant/fit.h"
 
@@ -58,11 +60,29 @@ void unpack(const Block& block, AffineBlock& out) {
   });
 }
 
+void scales(const std::byte* blocks, size_t stride, int8_t (*scale)[16], uint8_t (*)[16]) {
+  uint32_t words[3][16];
+  codec::read_words(blocks + offsetof(Block, scales), stride, words);
+  for (int g = 0; g < 16; ++g) {
+    const uint32_t* low = words[g % 8 / 4];
+    const int low_at = g % 4 * 8 + g / 8 * 4, high_at = g % 4 * 8 + g / 4 * 2;
+    for (int r = 0; r < 16; ++r) {
+      const uint32_t value = (low[r] >> low_at & 15) | (words[2][r] >> high_at & 3) << 4;
+      scale[g][r] = static_cast<int8_t>(static_cast<int>(value) - 32);
+    }
+  }
+}
+
+constexpr BlockFields kFields = codec::with_runs<256>(
+    {.d = offsetof(Block, d), .scales = scales},
+    [](int run) { return codec::run_at(offsetof(Block, qs) + run / 8 * 32 + run % 2 * 16, run % 8 / 2 * 2); },
+    [](int run) { return codec::run_at(offsetof(Block, hmask) + run % 2 * 16, run / 2); });
+
 }  // namespace
 
 extern const QuantInfo quant_info_q3_k;
 constinit const QuantInfo quant_info_q3_k =
     codec::affine<Block, 256, AffineShape{.bits = 3, .group = 16, .zero = 4, .has_scales = true}, decode,
-                  encode, unpack>(DType::Q3_K, "Q3_K");
+                  encode, unpack>(DType::Q3_K, "Q3_K", &kFields);
 
 }  // namespace quern

@@ -1,5 +1,7 @@
 #include "quant/q4_0/q4_0.h"
 
+#include <cstddef>
+
 #include "quant/codec.h"
 #include "quant/fit.h"
 
@@ -33,11 +35,14 @@ void unpack(const Block& block, AffineBlock& out) {
   for (int j = 0; j < 32; ++j) out.code[j] = (block.qs[j % 16] >> (j / 16 * 4)) & 15;
 }
 
+constexpr BlockFields kFields = codec::with_runs<32>(
+    {.d = offsetof(Block, d)}, [](int run) { return codec::run_at(offsetof(Block, qs), 4 * run); });
+
 }  // namespace
 
 extern const QuantInfo quant_info_q4_0;
 constinit const QuantInfo quant_info_q4_0 =
     codec::affine<Block, 32, AffineShape{.bits = 4, .group = 32, .zero = 8}, decode, encode, unpack>(
-        DType::Q4_0, "Q4_0");
+        DType::Q4_0, "Q4_0", &kFields);
 
 }  // namespace quern

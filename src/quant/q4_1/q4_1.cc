@@ -1,5 +1,7 @@
 #include "quant/q4_1/q4_1.h"
 
+#include <cstddef>
+
 #include "quant/codec.h"
 #include "quant/fit.h"
 
@@ -38,11 +40,15 @@ void unpack(const Block& block, AffineBlock& out) {
   for (int j = 0; j < 32; ++j) out.code[j] = (block.qs[j % 16] >> (j / 16 * 4)) & 15;
 }
 
+constexpr BlockFields kFields =
+    codec::with_runs<32>({.d = offsetof(Block, d), .dmin = offsetof(Block, m), .negative_min = true},
+                         [](int run) { return codec::run_at(offsetof(Block, qs), 4 * run); });
+
 }  // namespace
 
 extern const QuantInfo quant_info_q4_1;
 constinit const QuantInfo quant_info_q4_1 =
     codec::affine<Block, 32, AffineShape{.bits = 4, .group = 32, .zero = 0, .has_min = true}, decode, encode,
-                  unpack>(DType::Q4_1, "Q4_1");
+                  unpack>(DType::Q4_1, "Q4_1", &kFields);
 
 }  // namespace quern

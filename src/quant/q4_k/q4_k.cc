@@ -1,5 +1,7 @@
 #include "quant/q4_k/q4_k.h"
 
+#include <cstddef>
+
 #include "quant/codec.h"
 #include "quant/fit.h"
 #include "quant/scales6.h"
@@ -45,12 +47,21 @@ void unpack(const Block& block, AffineBlock& out) {
   codec::fill_codes(out, [&](int run, int i) { return block.qs[run / 2 * 32 + i] >> (run % 2 * 4) & 15; });
 }
 
+void scales(const std::byte* blocks, size_t stride, int8_t (*scale)[16], uint8_t (*min)[16]) {
+  get_scales6(blocks + offsetof(Block, scales), stride, scale, min);
+}
+
+constexpr BlockFields kFields = codec::with_runs<256>(
+    {.d = offsetof(Block, d), .dmin = offsetof(Block, dmin), .scales = scales}, [](int run) {
+      return codec::run_at(offsetof(Block, qs) + run / 4 * 32 + run % 2 * 16, run % 4 / 2 * 4);
+    });
+
 }  // namespace
 
 extern const QuantInfo quant_info_q4_k;
 constinit const QuantInfo quant_info_q4_k =
     codec::affine<Block, 256,
                   AffineShape{.bits = 4, .group = 32, .zero = 0, .has_min = true, .has_scales = true}, decode,
-                  encode, unpack>(DType::Q4_K, "Q4_K");
+                  encode, unpack>(DType::Q4_K, "Q4_K", &kFields);
 
 }  // namespace quern

@@ -1,5 +1,7 @@
 #include "quant/q6_k/q6_k.h"
 
+#include <cstddef>
+
 #include "quant/codec.h"
 #include "quant/fit.h"
 
@@ -50,11 +52,26 @@ void unpack(const Block& block, AffineBlock& out) {
   });
 }
 
+void scales(const std::byte* blocks, size_t stride, int8_t (*scale)[16], uint8_t (*)[16]) {
+  for (int r = 0; r < 16; ++r, blocks += stride)
+    for (int g = 0; g < 16; ++g) scale[g][r] = static_cast<int8_t>(blocks[offsetof(Block, scales) + g]);
+}
+
+constexpr BlockFields kFields = codec::with_runs<256>(
+    {.d = offsetof(Block, d), .scales = scales},
+    [](int run) {
+      const int at = run / 8 * 64 + run / 2 % 2 * 32 + run % 2 * 16;
+      return codec::run_at(offsetof(Block, ql) + at, run % 8 / 4 * 4);
+    },
+    [](int run) {
+      return codec::run_at(offsetof(Block, qh) + run / 8 * 32 + run % 2 * 16, run % 8 / 2 * 2);
+    });
+
 }  // namespace
 
 extern const QuantInfo quant_info_q6_k;
 constinit const QuantInfo quant_info_q6_k =
     codec::affine<Block, 256, AffineShape{.bits = 6, .group = 16, .zero = 32, .has_scales = true}, decode,
-                  encode, unpack>(DType::Q6_K, "Q6_K");
+                  encode, unpack>(DType::Q6_K, "Q6_K", &kFields);
 
 }  // namespace quern

@@ -1,5 +1,7 @@
 #include "quant/q8_0/q8_0.h"
 
+#include <cstddef>
+
 #include "quant/codec.h"
 #include "quant/fit.h"
 
@@ -26,11 +28,15 @@ void unpack(const Block& block, AffineBlock& out) {
   for (int j = 0; j < 32; ++j) out.code[j] = static_cast<uint8_t>(block.qs[j] + 128);
 }
 
+constexpr BlockFields kFields = codec::with_runs<32>({.d = offsetof(Block, d), .flip = 128}, [](int run) {
+  return codec::run_at(offsetof(Block, qs) + 16 * static_cast<size_t>(run));
+});
+
 }  // namespace
 
 extern const QuantInfo quant_info_q8_0;
 constinit const QuantInfo quant_info_q8_0 =
     codec::affine<Block, 32, AffineShape{.bits = 8, .group = 32, .zero = 128}, decode, encode, unpack>(
-        DType::Q8_0, "Q8_0");
+        DType::Q8_0, "Q8_0", &kFields);
 
 }  // namespace quern

@@ -1,5 +1,7 @@
 #include "quant/q8_k/q8_k.h"
 
+#include <cstddef>
+
 #include "quant/codec.h"
 #include "quant/fit.h"
 
@@ -29,11 +31,15 @@ void unpack(const Block& block, AffineBlock& out) {
   for (int j = 0; j < 256; ++j) out.code[j] = static_cast<uint8_t>(block.qs[j] + 128);
 }
 
+constexpr BlockFields kFields = codec::with_runs<256>({.d = offsetof(Block, d), .flip = 128}, [](int run) {
+  return codec::run_at(offsetof(Block, qs) + 16 * static_cast<size_t>(run));
+});
+
 }  // namespace
 
 extern const QuantInfo quant_info_q8_k;
 constinit const QuantInfo quant_info_q8_k =
     codec::affine<Block, 256, AffineShape{.bits = 8, .group = 256, .zero = 128, .wide_d = true}, decode,
-                  encode, unpack>(DType::Q8_K, "Q8_K");
+                  encode, unpack>(DType::Q8_K, "Q8_K", &kFields);
 
 }  // namespace quern

@@ -79,6 +79,24 @@ struct V {
     return _mm256_and_si256(b, _mm256_set1_epi8(static_cast<char>(mask)));
   }
   static QUERN_INLINE B either(B a, B b) { return _mm256_or_si256(a, b); }
+  static QUERN_INLINE B invert(B b, uint8_t bits) {
+    return _mm256_xor_si256(b, _mm256_set1_epi8(static_cast<char>(bits)));
+  }
+  static QUERN_INLINE B shift_right_and(B b, int shift, int mask) {
+    return _mm256_and_si256(_mm256_srl_epi16(b, _mm_cvtsi32_si128(shift)),
+                            _mm256_set1_epi8(static_cast<char>(mask)));
+  }
+  static QUERN_INLINE void load_words(const uint8_t* p, int64_t stride, B* out) {
+    __m256i z[4];  // row r in 128-bit lane r / 4 of z[r % 4]: what remains is a transposition in each lane
+    QUERN_UNROLL for (int k = 0; k < 4; ++k) z[k] = _mm256_inserti128_si256(
+        _mm256_castsi128_si256(load_16(p + k * stride)), load_16(p + (k + 4) * stride), 1);
+    const __m256i a = _mm256_unpacklo_epi32(z[0], z[1]), b = _mm256_unpacklo_epi32(z[2], z[3]);
+    const __m256i c = _mm256_unpackhi_epi32(z[0], z[1]), d = _mm256_unpackhi_epi32(z[2], z[3]);
+    out[0] = _mm256_unpacklo_epi64(a, b);
+    out[1] = _mm256_unpackhi_epi64(a, b);
+    out[2] = _mm256_unpacklo_epi64(c, d);
+    out[3] = _mm256_unpackhi_epi64(c, d);
+  }
   static QUERN_INLINE B flip(B b) { return _mm256_xor_si256(b, _mm256_set1_epi8(-128)); }
 
   /// vpmaddubsw sums two products into 16 bits: at most 2 · 127 · 127 for unsigned codes of up to 7 bits, and
@@ -101,6 +119,9 @@ struct V {
   }
 
  private:
+  static QUERN_INLINE __m128i load_16(const uint8_t* p) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  }
   template <int kBits>
   static QUERN_INLINE __m256i products(__m256i code, const int8_t* x) {
     int32_t four;

@@ -68,6 +68,29 @@ struct V {
     return _mm512_and_si512(b, _mm512_set1_epi8(static_cast<char>(mask)));
   }
   static QUERN_INLINE B either(B a, B b) { return _mm512_or_si512(a, b); }
+  static QUERN_INLINE B invert(B b, uint8_t bits) {
+    return _mm512_xor_si512(b, _mm512_set1_epi8(static_cast<char>(bits)));
+  }
+  static QUERN_INLINE B shift_right_and(B b, int shift, int mask) {
+    return _mm512_and_si512(_mm512_srl_epi16(b, _mm_cvtsi32_si128(shift)),
+                            _mm512_set1_epi8(static_cast<char>(mask)));
+  }
+  static QUERN_INLINE void load_words(const uint8_t* p, int64_t stride, B* out) {
+    __m512i z[4];  // row r in 128-bit lane r / 4 of z[r % 4]: what remains is a transposition in each lane
+    QUERN_UNROLL for (int k = 0; k < 4; ++k) {
+      const uint8_t* row = p + k * stride;
+      z[k] = _mm512_castsi128_si512(load_16(row));
+      z[k] = _mm512_inserti32x4(z[k], load_16(row + 4 * stride), 1);
+      z[k] = _mm512_inserti32x4(z[k], load_16(row + 8 * stride), 2);
+      z[k] = _mm512_inserti32x4(z[k], load_16(row + 12 * stride), 3);
+    }
+    const __m512i a = _mm512_unpacklo_epi32(z[0], z[1]), b = _mm512_unpacklo_epi32(z[2], z[3]);
+    const __m512i c = _mm512_unpackhi_epi32(z[0], z[1]), d = _mm512_unpackhi_epi32(z[2], z[3]);
+    out[0] = _mm512_unpacklo_epi64(a, b);
+    out[1] = _mm512_unpackhi_epi64(a, b);
+    out[2] = _mm512_unpacklo_epi64(c, d);
+    out[3] = _mm512_unpackhi_epi64(c, d);
+  }
   static QUERN_INLINE B flip(B b) { return b; }
   template <int kCount, int kBits, int kCols>
   static QUERN_INLINE void dot(I (&acc)[kCols], const B* code, const int8_t* x) {
@@ -78,6 +101,9 @@ struct V {
   }
 
  private:
+  static QUERN_INLINE __m128i load_16(const uint8_t* p) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  }
   static QUERN_INLINE __m512i broadcast_four(const int8_t* x) {
     int32_t four;
     std::memcpy(&four, x, 4);

@@ -76,6 +76,23 @@ struct V {
     return vandq_u8(b, vdupq_n_u8(static_cast<uint8_t>(mask)));
   }
   static QUERN_INLINE B either(B a, B b) { return vorrq_u8(a, b); }
+  static QUERN_INLINE B invert(B b, uint8_t bits) { return veorq_u8(b, vdupq_n_u8(bits)); }
+  static QUERN_INLINE B shift_right_and(B b, int shift, int mask) {
+    const int8x16_t left = vdupq_n_s8(static_cast<int8_t>(-shift));
+    return vandq_u8(vshlq_u8(b, left), vdupq_n_u8(static_cast<uint8_t>(mask)));
+  }
+  static QUERN_INLINE void load_words(const uint8_t* p, int64_t stride, B* out) {
+    uint32x4_t z[4];
+    for (int k = 0; k < 4; ++k) z[k] = vreinterpretq_u32_u8(vld1q_u8(p + k * stride));
+    const uint64x2_t a = vreinterpretq_u64_u32(vzip1q_u32(z[0], z[1]));
+    const uint64x2_t b = vreinterpretq_u64_u32(vzip1q_u32(z[2], z[3]));
+    const uint64x2_t c = vreinterpretq_u64_u32(vzip2q_u32(z[0], z[1]));
+    const uint64x2_t d = vreinterpretq_u64_u32(vzip2q_u32(z[2], z[3]));
+    out[0] = vreinterpretq_u8_u64(vzip1q_u64(a, b));
+    out[1] = vreinterpretq_u8_u64(vzip2q_u64(a, b));
+    out[2] = vreinterpretq_u8_u64(vzip1q_u64(c, d));
+    out[3] = vreinterpretq_u8_u64(vzip2q_u64(c, d));
+  }
   static QUERN_INLINE B flip(B b) { return veorq_u8(b, vdupq_n_u8(128)); }
 
   template <int kCount, int kBits, int kCols>

@@ -72,6 +72,20 @@ struct V {
     for (int i = 0; i < 4; ++i) a.k[i] |= b.k[i];
     return a;
   }
+  static QUERN_INLINE B invert(B b, uint8_t bits) {
+    for (uint8_t& x : b.k) x = static_cast<uint8_t>(x ^ bits);
+    return b;
+  }
+  /// (b >> shift) & mask in every byte, 0 ≤ shift < 8, no bit of mask above 255 >> shift.
+  static QUERN_INLINE B shift_right_and(B b, int shift, int mask) {
+    for (uint8_t& x : b.k) x = static_cast<uint8_t>(x >> shift & mask);
+    return b;
+  }
+  /// 16 bytes of kLanes rows that lie `stride` bytes apart, word by word: out[i] takes each row's bytes
+  /// [4i, 4i + 4), rows side by side.
+  static QUERN_INLINE void load_words(const uint8_t* p, int64_t, B* out) {
+    for (int i = 0; i < 4; ++i) out[i] = load_bytes(p + 4 * i);
+  }
   static QUERN_INLINE B flip(B b) { return b; }
   /// acc[c] += Σ_j Σ_i code[j].k[i] · x[32c + 4j + i]: codes of kBits bits, unsigned (or flipped to signed:
   /// kBias8), by kCols columns.

@@ -1,0 +1,62 @@
+#include "backend/cpu/packer.h"
+
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "backend/cpu/weight.h"
+
+namespace quern::cpu {
+
+void Packer::add(CpuWeight* weight) {
+  const std::lock_guard lock(mutex_);
+  queue_.push_back(weight);
+  if (!thread_.joinable()) thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
+  changed_.notify_all();
+}
+
+void Packer::remove(CpuWeight* weight) {
+  std::unique_lock lock(mutex_);
+  std::erase(queue_, weight);
+  if (current_ != weight) return;
+  leave_ = true;
+  changed_.wait(lock, [&] { return current_ != weight; });
+}
+
+void Packer::wait_until_idle() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return queue_.empty() && current_ == nullptr; });
+}
+
+void Packer::run(const std::stop_token& stop) {
+  // On Linux this is the thread's priority alone. Should it be refused, the work goes on with the usual one.
+  setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), 19);
+  std::unique_lock lock(mutex_);
+  while (changed_.wait(lock, stop, [&] { return !queue_.empty(); }) && !stop.stop_requested()) {
+    current_ = queue_.front();
+    queue_.pop_front();
+    leave_ = false;
+    lock.unlock();
+    pack(*current_);
+    lock.lock();
+    current_ = nullptr;
+    changed_.notify_all();
+  }
+}
+
+void Packer::pack(CpuWeight& weight) {
+  const int64_t tile_bytes = weight.layout()->tile_bytes();
+  for (int64_t m = 0; m < weight.experts; ++m) {
+    uint8_t* out = weight.claim(m);
+    if (out == nullptr) continue;  // a step packs it, or has
+    for (int64_t t = 0; t < tile_count(weight.rows); ++t, out += tile_bytes) {
+      if (leave_.load(std::memory_order_relaxed)) return weight.give_up(m);
+      weight.pack_tile(kernels_, m, t, out);
+    }
+    weight.publish(m);
+  }
+}
+
+}  // namespace quern::cpu

@@ -1,0 +1,59 @@
+#include "backend/cpu/weight.h"
+
+#include <algorithm>
+
+#include "backend/cpu/packer.h"
+
+namespace quern::cpu {
+
+CpuWeight::~CpuWeight() {
+  if (packer_ != nullptr) packer_->remove(this);
+}
+
+Result<float*> CpuWeight::hold_floats() {
+  QUERN_TRY(memory_, Buffer::allocate(static_cast<size_t>(raw.elements()) * sizeof(float)));
+  return memory_.as<float>();
+}
+
+const std::byte* CpuWeight::float_rows(int64_t matrix) const {
+  const int64_t row_bytes = cols * (float_dtype() == DType::F32 ? 4 : 2);
+  return (memory_.size() > 0 ? memory_.data() : raw.data.data()) + matrix * rows * row_bytes;
+}
+
+bool CpuWeight::set_affine(std::shared_ptr<Packer> packer) {
+  info_ = find_quant(dtype);
+  layout_ = packed_layout(*info_, cols);
+  if (!layout_) return false;
+  if (packer == nullptr) return true;
+  // Vector loads may read up to one vector past the last tile.
+  auto memory = Buffer::allocate(static_cast<size_t>(experts) * matrix_bytes() + 64);
+  if (!memory) {
+    warning = fmt::format("its fast form stays out of memory and is made anew at every use: {}",
+                          memory.error().message);
+    return true;
+  }
+  memory_ = *std::move(memory);
+  states_ = std::make_unique<std::atomic<State>[]>(static_cast<size_t>(experts));
+  packer_ = std::move(packer);
+  packer_->add(this);
+  return true;
+}
+
+void CpuWeight::pack_tile(const Kernels& kernels, int64_t matrix, int64_t tile, uint8_t* out) const {
+  const int64_t first = tile * kTileRows;
+  const size_t row_bytes = static_cast<size_t>(cols / info_->block) * info_->bytes;
+  const auto row = static_cast<size_t>(matrix * rows + first);
+  const PackTile job{info_, &*layout_, raw.data.data() + row * row_bytes, row_bytes, out};
+  if (info_->fields != nullptr && first + kTileRows <= rows) return kernels.pack_tile(job);
+  pack_tile_reference(job, static_cast<int>(std::min<int64_t>(kTileRows, rows - first)));
+}
+
+uint8_t* CpuWeight::claim(int64_t matrix) const {
+  if (states_ == nullptr) return nullptr;
+  State expected = State::raw;
+  const bool mine =
+      states_[matrix].compare_exchange_strong(expected, State::claimed, std::memory_order_acq_rel);
+  return mine ? matrix_at(matrix) : nullptr;
+}
+
+}  // namespace quern::cpu

@@ -1,0 +1,72 @@
+// A matrix, or a stack of them, on the CPU. Affine formats are multiplied as tiles (packed.h), and those are
+// made late: a weight is ready as soon as it is checked. Until a matrix has all its tiles, whoever multiplies
+// by it packs each tile on the way into scratch memory, with the same result to the bit; a background thread
+// (packer.h), and steps themselves in moderation, make the tiles that stay.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+
+#include "backend/backend.h"
+#include "backend/cpu/kernels.h"
+#include "core/buffer.h"
+
+namespace quern::cpu {
+
+class Packer;
+
+class CpuWeight final : public Weight {
+ public:
+  CpuWeight() = default;
+  ~CpuWeight() override;
+
+  size_t bytes() const override { return memory_.size(); }
+  RawTensor raw;            // as the file has it: for embed, and for F32, F16 and BF16 matrices
+  bool table_only = false;  // no matmul will ask for it
+
+  // ---- matrices of floats
+  /// Memory for f32 rows, where the kernels cannot read the file's own.
+  Result<float*> hold_floats();
+  DType float_dtype() const { return memory_.size() > 0 ? DType::F32 : dtype; }
+  /// Matrix `matrix` as rows of floats.
+  const std::byte* float_rows(int64_t matrix) const;
+
+  // ---- matrices of the affine family
+  const std::optional<PackedLayout>& layout() const { return layout_; }
+  size_t matrix_bytes() const { return static_cast<size_t>(tile_count(rows) * layout_->tile_bytes()); }
+  /// Makes it one; false when its format has no layout. With a packer, memory is reserved (not touched) and
+  /// the tiles will come; without one, or without memory (`warning` says so), they never stay.
+  bool set_affine(std::shared_ptr<Packer> packer);
+  /// Packs one tile of a matrix into layout().tile_bytes() bytes.
+  void pack_tile(const Kernels& kernels, int64_t matrix, int64_t tile, uint8_t* out) const;
+
+  /// All tiles of a matrix; null as long as they are not all there.
+  const uint8_t* tiles(int64_t matrix) const {
+    return state(matrix) == State::packed ? matrix_at(matrix) : nullptr;
+  }
+  /// The place of a matrix's tiles for the caller alone to fill, and then to `publish` or `give_up`. Null
+  /// when it is filled, or being filled, or nothing stays. (Const, as multiplying is: nothing that can be
+  /// seen changes.)
+  uint8_t* claim(int64_t matrix) const;
+  void publish(int64_t matrix) const { states_[matrix].store(State::packed, std::memory_order_release); }
+  void give_up(int64_t matrix) const { states_[matrix].store(State::raw, std::memory_order_release); }
+
+ private:
+  enum class State : uint8_t { raw, claimed, packed };
+  State state(int64_t matrix) const {
+    return states_ == nullptr ? State::raw : states_[matrix].load(std::memory_order_acquire);
+  }
+  uint8_t* matrix_at(int64_t matrix) const {
+    return reinterpret_cast<uint8_t*>(const_cast<std::byte*>(memory_.data())) +
+           static_cast<size_t>(matrix) * matrix_bytes();
+  }
+
+  std::optional<PackedLayout> layout_;
+  const QuantInfo* info_ = nullptr;
+  Buffer memory_;                                 // tiles, or f32 rows
+  std::unique_ptr<std::atomic<State>[]> states_;  // of the matrices
+  std::shared_ptr<Packer> packer_;                // null: it does not know this weight
+};
+
+}  // namespace quern::cpu
