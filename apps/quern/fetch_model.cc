@@ -1,6 +1,7 @@
 #include "fetch_model.h"
 
 #include <chrono>
+#include <optional>
 
 #include "core/log.h"
 #include "progress_bars.h"
@@ -49,9 +50,13 @@ Result<std::string> local_reference(const CommonFlags& flags, const Config& conf
   QUERN_TRY(HubOptions options, hub_options(flags, config));
   const Hub hub(std::move(options));
   if (const auto here = hub.find(reference)) return path_of(*here);
-  ProgressBars bars({reference}, /*quiet=*/false);
-  const auto model = hub.fetch(reference, [&](const HubProgress& now) { bars.update(0, now); });
-  bars.finish(0, model ? "" : "failed");
+  std::optional<ProgressBars> bars;  // a reference that is wrong shows none
+  const auto model = hub.fetch(reference, [&](const HubProgress& now) {
+    if (!bars && now.phase != HubProgress::Phase::asking)
+      bars.emplace(std::vector{reference}, /*quiet=*/false);
+    if (bars) bars->update(0, now);
+  });
+  if (bars) bars->finish(0, model ? "here" : "failed");
   if (!model) return fail(model.error());
   return path_of(*model);
 }
