@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
@@ -39,6 +40,53 @@ TEST(Buffer, RefusesWhatNoMachineHas) {
 TEST(MappedFile, SaysWhatIsWrong) {
   EXPECT_EQ(MappedFile::open("/no/such/file").error().code, ErrorCode::not_found);
   EXPECT_EQ(MappedFile::open("/").error().code, ErrorCode::io);
+}
+
+TEST(MappedFile, OutlivesWhatBecomesOfTheFile) {
+  const auto folder = std::filesystem::temp_directory_path();
+  const std::string path = folder / fmt::format("quern_mapped_{}", getpid());
+  const auto write = [&](const std::string& name, char fill) {
+    std::ofstream(name, std::ios::binary) << std::string(100000, fill);
+  };
+  write(path, 'a');
+  const auto cut = MappedFile::open(path), kept = MappedFile::open(path);
+  ASSERT_TRUE(cut.has_value() && kept.has_value());
+  EXPECT_TRUE(cut->check().has_value());
+
+  // Cut short: zeros from the page of the new end on, and it is known.
+  std::filesystem::resize_file(path, 5000);
+  std::vector<std::jthread> readers;
+  for (int i = 0; i < 3; ++i)
+    readers.emplace_back([&] {
+      EXPECT_EQ(cut->bytes()[4999], std::byte{'a'});
+      for (size_t at = 8192; at < 100000; at += 1000) EXPECT_EQ(cut->bytes()[at], std::byte{0});
+    });
+  readers.clear();
+  ASSERT_FALSE(cut->check().has_value());
+  EXPECT_EQ(cut->check().error().code, ErrorCode::io);
+  std::filesystem::resize_file(path, 100000);
+  EXPECT_FALSE(cut->check().has_value());   // what it showed once stays
+  EXPECT_FALSE(kept->check().has_value());  // this one read nothing meanwhile, but it was written to
+
+  // Replaced by another, as a careful writer does it, or removed: nobody notices.
+  write(path, 'b');
+  const auto old = MappedFile::open(path);
+  write(path + ".new", 'c');
+  std::filesystem::rename(path + ".new", path);
+  EXPECT_EQ(old->bytes()[99999], std::byte{'b'});
+  EXPECT_TRUE(old->check().has_value());
+  std::filesystem::remove(path);
+  EXPECT_EQ(old->bytes()[50000], std::byte{'b'});
+  EXPECT_TRUE(old->check().has_value());
+}
+
+TEST(MappedFileDeathTest, OtherBusErrorsEndTheProcess) {
+  EXPECT_EXIT(
+      {
+        const auto file = MappedFile::open(QUERN_SOURCE_DIR "/CMakeLists.txt");
+        raise(SIGBUS);
+      },
+      ::testing::KilledBySignal(SIGBUS), "");
 }
 
 TEST(MappedFile, MapsAnEmptyFileAndAFullOne) {

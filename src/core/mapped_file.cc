@@ -2,52 +2,134 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 #include <utility>
 
 namespace quern {
 
+/// What the signal handler knows of one mapping. Never freed, so that the handler may walk the list at any
+/// time: a few words for every file that was ever opened.
+struct MappedFile::Guard {
+  const std::byte* const data;
+  const size_t size;
+  Guard* const next;
+  std::atomic<bool> live{true};
+  std::atomic<bool> cut{false};
+};
+
+namespace {
+
+std::atomic<void*> guards{nullptr};  // MappedFile::Guard*
+struct sigaction previous_handler {};
+uintptr_t page_size = 4096;
+
+/// As if this handler were not there.
+void pass_on(int signal, siginfo_t* info, void* context) {
+  if ((previous_handler.sa_flags & SA_SIGINFO) != 0)
+    return previous_handler.sa_sigaction(signal, info, context);
+  if (previous_handler.sa_handler != SIG_DFL && previous_handler.sa_handler != SIG_IGN)
+    return previous_handler.sa_handler(signal);
+  ::signal(signal, SIG_DFL);
+  if (info->si_code <= 0) raise(signal);  // sent by somebody; an access happens again by itself
+}
+
+bool same_time(const timespec& a, const timespec& b) {
+  return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+}  // namespace
+
+/// Async-signal-safe: lock-free atomics and system calls only.
+void MappedFile::on_bus_error(int signal, siginfo_t* info, void* context) {
+  const int saved_errno = errno;
+  const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
+  if (info->si_code <= 0) return pass_on(signal, info, context);  // not from an access
+  for (auto* g = static_cast<Guard*>(guards.load(std::memory_order_acquire)); g != nullptr; g = g->next) {
+    const auto begin = reinterpret_cast<uintptr_t>(g->data);
+    if (address < begin || address >= begin + g->size || !g->live.load(std::memory_order_acquire)) continue;
+    // All the rest at once: what lies behind the new end of a file is gone too.
+    const uintptr_t page = address / page_size * page_size;
+    g->cut.store(true, std::memory_order_release);
+    void* zeros = mmap(reinterpret_cast<void*>(page), begin + g->size - page, PROT_READ,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    errno = saved_errno;
+    if (zeros != MAP_FAILED) return;
+    break;
+  }
+  pass_on(signal, info, context);
+}
+
+MappedFile::Guard* MappedFile::guard(const std::byte* data, size_t size) {
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  auto* head = static_cast<Guard*>(guards.load(std::memory_order_relaxed));
+  if (head == nullptr) {
+    page_size = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    struct sigaction action {};
+    action.sa_sigaction = on_bus_error;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, &previous_handler);
+  }
+  auto* added = new Guard{data, size, head};
+  guards.store(added, std::memory_order_release);
+  return added;
+}
+
 Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
+  MappedFile file;
+  file.path_ = path.string();
+  file.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file.fd_ < 0) {
     const auto code = errno == ENOENT ? ErrorCode::not_found : ErrorCode::io;
     return fail(code, "{}: cannot open: {}", path.string(), std::strerror(errno));
   }
   struct stat info {};
-  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    close(fd);
+  if (fstat(file.fd_, &info) != 0 || !S_ISREG(info.st_mode))
     return fail(ErrorCode::io, "{}: not a regular file", path.string());
-  }
-  MappedFile file;
-  file.size_ = static_cast<size_t>(info.st_size);
-  if (file.size_ != 0) {
-    void* data = mmap(nullptr, file.size_, PROT_READ, MAP_SHARED, fd, 0);
-    if (data == MAP_FAILED) {
-      const int error = errno;
-      close(fd);
-      return fail(ErrorCode::io, "{}: cannot map: {}", path.string(), std::strerror(error));
-    }
-    file.data_ = static_cast<const std::byte*>(data);
-  }
-  close(fd);
+  file.written_ = info.st_mtim;
+  const auto size = static_cast<size_t>(info.st_size);
+  if (size == 0) return file;
+  void* data = mmap(nullptr, size, PROT_READ, MAP_SHARED, file.fd_, 0);
+  if (data == MAP_FAILED)
+    return fail(ErrorCode::io, "{}: cannot map: {}", path.string(), std::strerror(errno));
+  file.data_ = static_cast<const std::byte*>(data);
+  file.size_ = size;
+  file.guard_ = guard(file.data_, size);
   return file;
 }
 
-MappedFile::MappedFile(MappedFile&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+Result<> MappedFile::check() const {
+  struct stat info {};
+  if (fd_ < 0) return {};
+  const bool cut = guard_ != nullptr && guard_->cut.load(std::memory_order_acquire);
+  if (!cut && fstat(fd_, &info) == 0 && static_cast<size_t>(info.st_size) == size_ &&
+      same_time(info.st_mtim, written_))
+    return {};
+  return fail(ErrorCode::io, "{}: the file was changed while it was in use: load the model again", path_);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept { *this = std::move(other); }
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(fd_, other.fd_);
+  std::swap(written_, other.written_);
+  std::swap(guard_, other.guard_);
+  std::swap(path_, other.path_);
   return *this;
 }
 
 MappedFile::~MappedFile() {
+  if (guard_ != nullptr) guard_->live.store(false, std::memory_order_release);
   if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), size_);
+  if (fd_ >= 0) close(fd_);
 }
 
 }  // namespace quern

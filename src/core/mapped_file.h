@@ -1,6 +1,9 @@
 // A file mapped read-only into memory.
 #pragma once
 
+#include <sys/stat.h>
+
+#include <csignal>
 #include <cstddef>
 #include <filesystem>
 #include <span>
@@ -9,6 +12,12 @@
 
 namespace quern {
 
+/// Safe to read whatever becomes of the file. Where it is cut short (or its disk fails) under us, the kernel
+/// answers a read with SIGBUS: a handler puts pages of zeros there, and `check` fails from then on. So
+/// reading costs nothing and needs no care; who uses what was read asks `check` once, at the end.
+///
+/// (The other ways cost more: a copy takes memory of the model's size, reads instead of a mapping take it
+/// twice for as long as they run, and neither helps while a model of many gigabytes is being loaded.)
 class MappedFile {
  public:
   MappedFile() = default;
@@ -19,10 +28,21 @@ class MappedFile {
   ~MappedFile();
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  /// io when the file was cut short or written to since it was opened: what was read may be anything. (A file
+  /// renamed over it, or its removal, does not matter: the mapping keeps the old one.) One fstat.
+  Result<> check() const;
 
  private:
+  struct Guard;
+  static Guard* guard(const std::byte* data, size_t size);
+  static void on_bus_error(int signal, siginfo_t* info, void* context);
+
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
+  int fd_ = -1;
+  struct timespec written_ {};
+  Guard* guard_ = nullptr;
+  std::string path_;
 };
 
 }  // namespace quern

@@ -33,6 +33,10 @@ class GgufSource : public WeightSource {
   }
   const std::string& name() const override { return name_; }
   uint64_t bytes() const override { return bytes_; }
+  Result<> check() const override {
+    for (const MappedFile& file : files_) QUERN_TRY_VOID(file.check());
+    return {};
+  }
 
  private:
   std::string name_;
@@ -117,7 +121,9 @@ Result<std::unique_ptr<WeightSource>> open_split(const std::filesystem::path& fo
   for (unsigned i = 0; i < part.count; ++i) {
     const std::string name = (folder / part.name_of(i + 1)).string();
     QUERN_TRY(MappedFile mapped, MappedFile::open(name));
-    QUERN_TRY(gguf::File file, gguf::parse(mapped.bytes(), name));
+    auto parsed = gguf::parse(mapped.bytes(), name);
+    QUERN_TRY_VOID(mapped.check());
+    QUERN_TRY(gguf::File file, std::move(parsed));
     parts.push_back(std::move(file));
     QUERN_TRY_VOID(check_part(parts.back(), parts.front(), i, part.count, name));
     for (RawTensor& tensor : parts.back().tensors) {
@@ -144,7 +150,9 @@ Result<std::unique_ptr<WeightSource>> open_gguf(const std::filesystem::path& pat
   if (part && part->count > 1) return open_split(path.parent_path(), *part);
   const std::string name = path.string();
   QUERN_TRY(MappedFile mapped, MappedFile::open(path));
-  QUERN_TRY(gguf::File file, gguf::parse(mapped.bytes(), name));
+  auto parsed = gguf::parse(mapped.bytes(), name);
+  QUERN_TRY_VOID(mapped.check());  // first: it explains whatever parsing found
+  QUERN_TRY(gguf::File file, std::move(parsed));
   QUERN_TRY_VOID(check_not_split(file, name));
   std::vector<MappedFile> files;
   files.push_back(std::move(mapped));

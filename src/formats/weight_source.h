@@ -25,6 +25,9 @@ class WeightSource {
   virtual const std::string& name() const = 0;
   /// Bytes of all tensors.
   virtual uint64_t bytes() const = 0;
+  /// io when a file behind it was cut short or written to since it was opened: what has been read from the
+  /// tensors may be anything, but reading them stays safe. Costs a system call a file.
+  virtual Result<> check() const { return {}; }
 };
 
 }  // namespace quern

@@ -33,11 +33,11 @@ Result<> Decoder::forward(const ForwardBatch& batch, KvCache& cache, std::span<f
     const DecoderLayer& layer = weights_.layers[i];
     run_attention(layer, batch, cache.layer(static_cast<int64_t>(i)), cache.shape());
     if (i + 1 == weights_.layers.size()) keep_logit_rows(batch);
-    if (x_.rows == 0) return {};  // a chunk of a prompt: only its keys and values were wanted
+    if (x_.rows == 0) break;  // a chunk of a prompt: only its keys and values were wanted
     run_feed_forward(layer);
   }
-  run_head(logits);
-  return {};
+  if (x_.rows > 0) run_head(logits);
+  return weights_.source->check();
 }
 
 Result<> Decoder::check(const ForwardBatch& batch, const KvCache& cache, std::span<float> logits) const {

@@ -28,6 +28,7 @@ struct DecoderWeights {
   nn::Linear head;  // weight is null when the embedding serves as head
   std::unique_ptr<Vector> rope_frequency;
   int64_t parameters = 0;
+  const WeightSource* source = nullptr;  // where they came from, and may still be read
 };
 
 /// Prepares all weights on the backend. Nothing is allocated before every tensor's name and shape are

@@ -140,6 +140,8 @@ Result<DecoderWeights> load_decoder_weights(const WeightSource& source, Backend&
   QUERN_TRY_VOID(loader.linear(w.head, -1, Role::output, Role::output_bias));
   QUERN_TRY(w.rope_frequency, backend.prepare_vector(std::span<const float>(config.rope_frequency)));
   w.parameters = loader.parameters();
+  w.source = &source;
+  QUERN_TRY_VOID(source.check());
   return w;
 }
 

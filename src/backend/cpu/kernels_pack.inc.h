@@ -2,7 +2,7 @@
 // every row are transposed into four vectors of words, and what is left is shifts of whole vectors. The
 // result is pack_tile_reference's, bit for bit.
 
-constexpr int kPackAhead = 1024;  // bytes of each row from what is read to what is asked of memory
+constexpr int kPackAhead = 256;  // bytes of each row from what is read to what is asked of memory
 
 /// One plane of kWidth bits of a unit, from the runs of 16 codes that it is made of.
 template <int kWidth>
