@@ -225,6 +225,7 @@ Result<> bench(const BenchFlags& flags) {
   ModelOptions options;
   options.context = flags.depth + std::max(flags.prompt, flags.generate);
   QUERN_TRY(const auto model, load_model(*source, *backend, options));
+  backend->settle();  // what is measured is the speed that stays
   const WeightCount weights = count_weights(*source, model->config());
   QUERN_TRY(const MachineLimits limits, measure_machine(config.threads));
   Bench bench(*backend, *model, weights, limits, flags);
