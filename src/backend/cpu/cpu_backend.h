@@ -27,8 +27,7 @@ class CpuVector final : public Vector {
 };
 
 /// How much of what steps pack on the way they keep. Without this, weights would stay unpacked under a steady
-/// load, which leaves the packer's thread no time; with all of it, the first steps would wait for fresh
-/// memory.
+/// load, which leaves the packer's thread no time; with all of it, single steps would wait for fresh memory.
 class KeepBudget {
  public:
   /// Whether `bytes` may be kept now; if so, they are taken off.
@@ -36,10 +35,9 @@ class KeepBudget {
 
  private:
   using Clock = std::chrono::steady_clock;
-  static constexpr double kRate = 512e6;    // bytes a second
-  static constexpr double kMost = 64e6;     // saved up
-  static constexpr double kStart = -512e6;  // nothing in the first second: it belongs to the first token
-  double bytes_ = kStart;
+  static constexpr double kRate = 512e6;  // bytes a second
+  static constexpr double kMost = 64e6;   // saved up
+  double bytes_ = 0;
   Clock::time_point last_ = Clock::now();
 };
 

@@ -78,7 +78,8 @@ void CpuBackend::run_products(std::span<Product> products) {
     for (int t = 0; t < pool_.size(); ++t) tile_scratch(t, p.weight->layout()->tile_bytes());
   }
   for (Product& p : products)
-    if (p.weight->layout() && p.tiles == nullptr && keep_budget_.take(p.weight->matrix_bytes()))
+    if (p.weight->layout() && p.tiles == nullptr && p.weight->met(p.expert) &&
+        keep_budget_.take(p.weight->matrix_bytes()))
       p.keep = p.weight->claim(p.expert);
   const int64_t grain = std::clamp<int64_t>(tiles / (pool_.size() * 16), 1, 8);
   for_items(tiles, grain, [&](int thread, int64_t item) {

@@ -2,8 +2,6 @@
 // every row are transposed into four vectors of words, and what is left is shifts of whole vectors. The
 // result is pack_tile_reference's, bit for bit.
 
-constexpr int kPackAhead = 256;  // bytes of each row from what is read to what is asked of memory
-
 /// One plane of kWidth bits of a unit, from the runs of 16 codes that it is made of.
 template <int kWidth>
 QUERN_INLINE uint8_t* pack_plane(const uint8_t* rows, int64_t stride, const BlockFields::Run* runs,
@@ -98,6 +96,18 @@ uint8_t* pack_header(const PackTile& job, const uint8_t* rows, int units, uint8_
   return out + (layout.has_min ? 2 : 1) * bytes;
 }
 
+/// Asks memory for all rows' superblock (of `bytes` bytes) that begins with unit `first`, two after the one
+/// at `rows`: each row is a stream of its own, too many for the hardware to see them. Past the rows' end
+/// these are the next tile's, which often is next.
+QUERN_INLINE void prefetch_rows(const PackTile& job, const uint8_t* rows, int64_t first, size_t bytes) {
+  const int64_t beyond = first - job.layout->units();
+  const uint8_t* next_tile = reinterpret_cast<const uint8_t*>(job.rows) + kTileRows * job.row_bytes;
+  const uint8_t* ahead =
+      beyond < 0 ? rows + 2 * bytes : next_tile + static_cast<size_t>(beyond / kSuperUnits) * bytes;
+  for (int r = 0; r < kTileRows; ++r)
+    for (size_t i = 0; i < bytes + 63; i += 64) __builtin_prefetch(ahead + r * job.row_bytes + i);
+}
+
 template <int kBits>
 void pack_tile_bits(const PackTile& job) {
   const PackedLayout& layout = *job.layout;
@@ -106,8 +116,7 @@ void pack_tile_bits(const PackTile& job) {
   for (int64_t u = 0; u < layout.units(); u += kSuperUnits) {
     const int units = static_cast<int>(std::min<int64_t>(kSuperUnits, layout.units() - u));
     const size_t bytes = static_cast<size_t>(units * kUnit) / job.info->block * job.info->bytes;
-    for (int r = 0; r < kTileRows; ++r)
-      for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(rows + r * job.row_bytes + kPackAhead + i);
+    prefetch_rows(job, rows, u + 2 * kSuperUnits, bytes);
     out = pack_header(job, rows, units, out);
     pack_codes<kBits>(job, rows, units, out);
     out += units * layout.unit_bytes();

@@ -50,10 +50,18 @@ void CpuWeight::pack_tile(const Kernels& kernels, int64_t matrix, int64_t tile, 
 
 uint8_t* CpuWeight::claim(int64_t matrix) const {
   if (states_ == nullptr) return nullptr;
-  State expected = State::raw;
-  const bool mine =
-      states_[matrix].compare_exchange_strong(expected, State::claimed, std::memory_order_acq_rel);
-  return mine ? matrix_at(matrix) : nullptr;
+  State now = state(matrix);
+  while (now == State::raw || now == State::met)
+    if (states_[matrix].compare_exchange_weak(now, State::claimed, std::memory_order_acq_rel))
+      return matrix_at(matrix);
+  return nullptr;
+}
+
+bool CpuWeight::met(int64_t matrix) const {
+  if (states_ == nullptr) return false;
+  State now = State::raw;
+  return !states_[matrix].compare_exchange_strong(now, State::met, std::memory_order_acq_rel) &&
+         now == State::met;
 }
 
 }  // namespace quern::cpu

@@ -49,11 +49,13 @@ class CpuWeight final : public Weight {
   /// when it is filled, or being filled, or nothing stays. (Const, as multiplying is: nothing that can be
   /// seen changes.)
   uint8_t* claim(int64_t matrix) const;
+  /// Whether it was called before, as long as nobody packs the matrix: the first use is not the one to wait.
+  bool met(int64_t matrix) const;
   void publish(int64_t matrix) const { states_[matrix].store(State::packed, std::memory_order_release); }
   void give_up(int64_t matrix) const { states_[matrix].store(State::raw, std::memory_order_release); }
 
  private:
-  enum class State : uint8_t { raw, claimed, packed };
+  enum class State : uint8_t { raw, met, claimed, packed };
   State state(int64_t matrix) const {
     return states_ == nullptr ? State::raw : states_[matrix].load(std::memory_order_acquire);
   }
