@@ -322,13 +322,18 @@ asio::awaitable<std::optional<Parsed<Reply>>> Connection::run_handler(Exchange& 
   const Route& route = *exchange.match.route;
   if (route.immediate) co_return call(route, server_.app, *exchange.request);
   auto reply = std::make_shared<std::optional<Parsed<Reply>>>();
-  asio::post(server_.workers, [self = shared_from_this(), request = exchange.request, &route, reply] {
-    auto made = std::make_shared<Parsed<Reply>>(call(route, self->server_.app, *request));
-    asio::post(self->transport_->executor(), [self, reply, made] {
-      *reply = std::move(*made);
-      self->wake();
-    });
-  });
+  // A job that a stopped server never runs is destroyed after what a connection stands on: it must not own
+  // one.
+  asio::post(server_.workers,
+             [weak = weak_from_this(), &app = server_.app, request = exchange.request, &route, reply] {
+               auto made = std::make_shared<Parsed<Reply>>(call(route, app, *request));
+               const auto self = weak.lock();
+               if (!self) return;
+               asio::post(self->transport_->executor(), [self, reply, made] {
+                 *reply = std::move(*made);
+                 self->wake();
+               });
+             });
   while (!reply->has_value()) {
     if (closed_) co_return std::nullopt;
     if (server_.aborting) {  // the handler may still read the request: it stays as it is

@@ -403,6 +403,7 @@ TEST_F(ConnectionTest, AStopWhileAHandlerWorksIsAnswered) {
   settle();
   EXPECT_EQ(status(*line), 503);
   EXPECT_EQ(ended_, 1u);
+  state_->workers.stop();  // the handler never runs, and is destroyed with the workers: last of all
   busy->count_down();
 }
 
