@@ -71,10 +71,10 @@ class Spellings {
 
 class BpeTokenizer final : public TokenizerBase {
  public:
-  BpeTokenizer(Vocabulary vocabulary, const PreTokenizerSpec& spec, PreTokenizer words, MergeTable merges,
-               std::unordered_map<std::string, int32_t> others)
-      : TokenizerBase(std::move(vocabulary)),
-        spec_(spec),
+  BpeTokenizer(Vocabulary vocabulary, const TextRules& rules, PreTokenizerSpec spec, PreTokenizer words,
+               MergeTable merges, std::unordered_map<std::string, int32_t> others)
+      : TokenizerBase(std::move(vocabulary), rules),
+        spec_(std::move(spec)),
         words_(std::move(words)),
         merges_(std::move(merges)),
         others_(std::move(others)) {
@@ -88,11 +88,14 @@ class BpeTokenizer final : public TokenizerBase {
   }
 
  protected:
-  void encode_text(std::string_view text, bool, std::vector<int32_t>& out) const override {
-    std::string escaped;
+  void encode_text(std::string_view text, bool spaced, std::vector<int32_t>& out) const override {
+    std::string changed;
     if (spec_.escape_spaces) {
-      append_escaped(escaped, text);
-      text = escaped;
+      if (spaced) changed = escaped_space;
+      append_escaped(changed, text);
+      text = changed;
+    } else if (spaced) {
+      text = changed.append(" ").append(text);
     }
     std::vector<uint32_t> lengths;
     lengths.reserve(text.size() / 4 + 1);
@@ -104,6 +107,8 @@ class BpeTokenizer final : public TokenizerBase {
       text.remove_prefix(length);
     }
   }
+
+  bool adds_space() const override { return spec_.space_prefix; }
 
   /// Spellings in GPT-2's alphabet are bytes; one with other characters (an added token) is itself.
   std::string normal_piece(std::string_view spelling) const override {
@@ -173,7 +178,7 @@ class BpeTokenizer final : public TokenizerBase {
     });
   }
 
-  const PreTokenizerSpec& spec_;
+  PreTokenizerSpec spec_;
   PreTokenizer words_;
   MergeTable merges_;
   std::unordered_map<std::string, int32_t> others_;
@@ -181,7 +186,29 @@ class BpeTokenizer final : public TokenizerBase {
   std::array<int32_t, 256> byte_tokens_;
 };
 
-const PreTokenizerSpec& choose_rules(const Metadata& metadata, Warnings& warnings) {
+/// Patterns of the file's own; see hf_tokenizer.h.
+Result<PreTokenizerSpec> own_rules(const Metadata& metadata) {
+  constexpr std::string_view key = "tokenizer.quern.patterns";
+  const std::vector<std::string>* patterns = metadata.strings(key);
+  if (patterns == nullptr) return fail(ErrorCode::corrupt, "{}: not an array of strings", key);
+  constexpr size_t most = 64;
+  if (patterns->size() > most)
+    return fail(ErrorCode::corrupt, "{}: {} patterns, at most {} are read", key, patterns->size(), most);
+  PreTokenizerSpec spec;
+  spec.names = {key};
+  for (const std::string& pattern : *patterns) spec.rules.push_back({SplitRule::Kind::pattern, pattern, {}});
+  spec.on_text = true;
+  spec.ignore_merges = metadata.boolean("tokenizer.quern.ignore_merges").value_or(false);
+  if (*metadata.string("tokenizer.ggml.model") == "llama") {
+    spec.byte_encode = false;
+    spec.escape_spaces = true;
+    spec.space_prefix = metadata.boolean("tokenizer.ggml.add_space_prefix").value_or(true);
+  }
+  return spec;
+}
+
+Result<PreTokenizerSpec> choose_rules(const Metadata& metadata, Warnings& warnings) {
+  if (metadata.contains("tokenizer.quern.patterns")) return own_rules(metadata);
   constexpr std::string_view key = "tokenizer.ggml.pre";
   const std::string* name = metadata.string(key);
   if (name != nullptr) {
@@ -220,7 +247,7 @@ Result<MergeTable> read_merges(const Metadata& metadata, Spellings& spellings) {
 }  // namespace
 
 Result<std::unique_ptr<Tokenizer>> make_bpe_tokenizer(const Metadata& metadata, Warnings& warnings) {
-  const PreTokenizerSpec& spec = choose_rules(metadata, warnings);
+  QUERN_TRY(PreTokenizerSpec spec, choose_rules(metadata, warnings));
   Vocabulary::Defaults defaults{.bos = 11, .eos = 11, .add_bos = spec.add_bos, .only_control = true};
   if (spec.no_default_bos) defaults.bos = -1;
   QUERN_TRY(Vocabulary vocabulary, Vocabulary::read(metadata, defaults, warnings));
@@ -228,7 +255,8 @@ Result<std::unique_ptr<Tokenizer>> make_bpe_tokenizer(const Metadata& metadata, 
   Spellings spellings(vocabulary);
   QUERN_TRY(MergeTable merges, read_merges(metadata, spellings));
   auto others = spellings.take_others();
-  return std::make_unique<BpeTokenizer>(std::move(vocabulary), spec, std::move(words), std::move(merges),
+  return std::make_unique<BpeTokenizer>(std::move(vocabulary), TextRules::read(metadata, warnings),
+                                        std::move(spec), std::move(words), std::move(merges),
                                         std::move(others));
 }
 

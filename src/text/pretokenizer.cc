@@ -4,6 +4,7 @@
 #include <pcre2.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 
 #include "core/log.h"
@@ -101,15 +102,26 @@ const pcre2_match_context* unlimited() {
   return context.get();
 }
 
+/// For patterns that are not ours: no match may take long.
+const pcre2_match_context* limited() {
+  static const std::unique_ptr<pcre2_match_context, FreeMatchContext> context = [] {
+    std::unique_ptr<pcre2_match_context, FreeMatchContext> c(pcre2_match_context_create(nullptr));
+    pcre2_set_match_limit(c.get(), 1'000'000);
+    pcre2_set_heap_limit(c.get(), 64u << 10);  // KiB
+    return c;
+  }();
+  return context.get();
+}
+
 /// One match at or after `from`; false: none.
-bool match(const pcre2_code* code, std::string_view classes, size_t from, pcre2_match_data* data) {
-  // PCRE2 only reads the context.
-  auto* context = const_cast<pcre2_match_context*>(unlimited());
-  const auto* subject = reinterpret_cast<PCRE2_SPTR>(classes.data());
-  int rc = pcre2_match(code, subject, classes.size(), from, 0, data, context);
-  if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {
-    rc = pcre2_match(code, subject, classes.size(), from, PCRE2_NO_JIT, data, context);
-  }
+bool match(const pcre2_code* code, std::string_view text, size_t from, pcre2_match_data* data,
+           const pcre2_match_context* limits) {
+  auto* context = const_cast<pcre2_match_context*>(limits);  // PCRE2 only reads it
+  const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
+  constexpr uint32_t checked = PCRE2_NO_UTF_CHECK;  // see well_formed
+  int rc = pcre2_match(code, subject, text.size(), from, checked, data, context);
+  if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
+    rc = pcre2_match(code, subject, text.size(), from, checked | PCRE2_NO_JIT, data, context);
   if (rc >= 0) return true;
   if (rc != PCRE2_ERROR_NOMATCH) {
     static std::atomic<bool> told = false;
@@ -118,6 +130,12 @@ bool match(const pcre2_code* code, std::string_view classes, size_t from, pcre2_
     }
   }
   return false;
+}
+
+std::string describe(int pcre2_error) {
+  std::array<PCRE2_UCHAR, 128> text{};
+  pcre2_get_error_message(pcre2_error, text.data(), text.size());
+  return reinterpret_cast<const char*>(text.data());
 }
 
 bool is_number(char c) { return (c >= '0' && c <= '9') || static_cast<uint8_t>(c) == class_number; }
@@ -133,14 +151,23 @@ struct Cutter {
   }
 };
 
-void cut_matches(const pcre2_code* code, std::string_view piece, pcre2_match_data* data, Cutter cutter,
-                 size_t base) {
+bool continues_character(char c) { return (static_cast<uint8_t>(c) & 0xC0) == 0x80; }
+
+void cut_matches(const pcre2_code* code, std::string_view piece, pcre2_match_data* data,
+                 const pcre2_match_context* limits, Cutter cutter, size_t base) {
   const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(data);
   size_t from = 0;
-  while (from < piece.size() && match(code, piece, from, data)) {
+  while (from < piece.size() && match(code, piece, from, data, limits)) {
     cutter.cut(base + bounds[0]);
     cutter.cut(base + bounds[1]);
-    from = bounds[1] > from ? bounds[1] : from + 1;
+    if (bounds[1] > from) {
+      from = bounds[1];
+      continue;
+    }
+    // A pattern of a model's own may match the empty string. Class bytes are characters each, and none of
+    // those that such a pattern sees begins so.
+    do ++from;
+    while (from < piece.size() && continues_character(piece[from]));
   }
   cutter.cut(base + piece.size());
 }
@@ -171,6 +198,17 @@ void cut_before_triples(std::string_view piece, Cutter cutter, size_t base) {
     i = end;
   }
   cutter.cut(base + piece.size());
+}
+
+/// The text with ill-formed bytes replaced by a control character, byte for byte.
+std::string well_formed(std::string_view text) {
+  std::string out(text);
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Step step = decode_utf8(text.substr(at));
+    if (!step.valid) std::fill_n(out.begin() + static_cast<ptrdiff_t>(at), step.length, '\x1A');
+    at += step.length;
+  }
+  return out;
 }
 
 /// One class byte for each character of `text`; characters of a set become that set's byte.
@@ -208,12 +246,13 @@ void classify(std::string_view text, const std::vector<std::vector<CodeRange>>& 
 struct PreTokenizer::Rule {
   SplitRule rule;
   std::unique_ptr<pcre2_code, FreeCode> code;
+  const pcre2_match_context* limits = nullptr;
 
   void split(std::string_view piece, pcre2_match_data* data, size_t base, std::vector<uint32_t>& out) const {
     const Cutter cutter{out, base};
     switch (rule.kind) {
       case SplitRule::Kind::pattern:
-        return cut_matches(code.get(), piece, data, cutter, base);
+        return cut_matches(code.get(), piece, data, limits, cutter, base);
       case SplitRule::Kind::digit_triples:
         return cut_digit_triples(piece, cutter, base);
       case SplitRule::Kind::digit_cuts:
@@ -229,18 +268,22 @@ PreTokenizer::~PreTokenizer() = default;
 
 Result<PreTokenizer> PreTokenizer::compile(const PreTokenizerSpec& spec) {
   PreTokenizer result;
+  result.on_text_ = spec.on_text;
   for (const SplitRule& rule : spec.rules) {
-    Rule compiled{rule, nullptr};
+    Rule compiled{rule, nullptr, spec.on_text ? limited() : unlimited()};
     if (rule.kind == SplitRule::Kind::pattern) {
-      const std::string pattern = translate(rule.pattern);
+      const std::string pattern = spec.on_text ? rule.pattern : translate(rule.pattern);
+      // Oniguruma's ^ and $ are those of lines.
+      const uint32_t options = spec.on_text
+                                   ? PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C
+                                   : PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_UTF | PCRE2_NEVER_UCP;
       int error = 0;
       PCRE2_SIZE at = 0;
-      compiled.code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                                        PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_UTF | PCRE2_NEVER_UCP, &error, &at,
-                                        nullptr));
+      compiled.code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), options,
+                                        &error, &at, nullptr));
       if (compiled.code == nullptr) {
-        return fail(ErrorCode::internal, "pre-tokenizer {}: pattern does not compile at {}: error {}",
-                    spec.names.front(), at, error);
+        return fail(spec.on_text ? ErrorCode::corrupt : ErrorCode::internal,
+                    "{}: pattern does not compile at {}: {}", spec.names.front(), at, describe(error));
       }
       // Without JIT (not there for this CPU, or memory may not be made executable) matching is only slower.
       pcre2_jit_compile(compiled.code.get(), PCRE2_JIT_COMPLETE);
@@ -254,7 +297,11 @@ void PreTokenizer::split(std::string_view text, std::vector<uint32_t>& lengths) 
   if (text.empty()) return;
   const MatchData data(pcre2_match_data_create(1, nullptr));
   std::string classes, with_sets;
-  classify(text, {}, classes);
+  if (on_text_) {
+    classes = well_formed(text);
+  } else {
+    classify(text, {}, classes);
+  }
   std::vector<uint32_t> pieces{static_cast<uint32_t>(classes.size())}, next;
   for (const Rule& rule : rules_) {
     const bool own_classes = !rule.rule.sets.empty();

@@ -43,7 +43,11 @@ struct PreTokenizerSpec {
   bool no_default_bos = false;     // no BOS unless the file names one
   bool byte_encode = true;         // false: the vocabulary holds plain UTF-8 and <0xNN> for other bytes
   bool escape_spaces = false;      // ' ' is "▁" in the vocabulary
+  bool space_prefix = false;       // a space goes before text, as SentencePiece puts it
   bool whole_line_breaks = false;  // a run of line breaks that is a token is taken whole
+  /// Patterns that came with a model: PCRE2 over the text itself with all of Unicode's properties, and a
+  /// bound on the work of each match.
+  bool on_text = false;
 };
 
 /// The rules known by llama.cpp's name for them; nullptr: none.
@@ -67,6 +71,7 @@ class PreTokenizer {
   struct Rule;
   PreTokenizer();
   std::vector<Rule> rules_;
+  bool on_text_ = false;
 };
 
 }  // namespace quern

@@ -35,8 +35,8 @@ bool has_inner_space(std::string_view token) {
 
 class SpmTokenizer final : public TokenizerBase {
  public:
-  SpmTokenizer(Vocabulary vocabulary, std::vector<uint32_t> ranks, bool add_space)
-      : TokenizerBase(std::move(vocabulary)), ranks_(std::move(ranks)), add_space_(add_space) {
+  SpmTokenizer(Vocabulary vocabulary, const TextRules& rules, std::vector<uint32_t> ranks, bool add_space)
+      : TokenizerBase(std::move(vocabulary), rules), ranks_(std::move(ranks)), add_space_(add_space) {
     const Vocabulary& v = this->vocabulary();
     for (int byte = 0; byte < 256; ++byte) {
       bytes_[byte] = find_byte_token(v, static_cast<uint8_t>(byte));
@@ -49,10 +49,10 @@ class SpmTokenizer final : public TokenizerBase {
   }
 
  protected:
-  void encode_text(std::string_view text, bool starts, std::vector<int32_t>& out) const override {
+  void encode_text(std::string_view text, bool spaced, std::vector<int32_t>& out) const override {
     std::string escaped;
     escaped.reserve(text.size() + text.size() / 2 + 3);
-    if (starts && add_space_) escaped = escaped_space;
+    if (spaced) escaped = escaped_space;
     append_escaped(escaped, text);
     PairMerger merger;
     for (std::string_view rest = escaped; !rest.empty();) {
@@ -131,7 +131,8 @@ Result<std::unique_ptr<Tokenizer>> make_spm_tokenizer(const Metadata& metadata, 
     scores = std::move(*read);
   }
   const bool add_space = metadata.boolean("tokenizer.ggml.add_space_prefix").value_or(true);
-  return std::make_unique<SpmTokenizer>(std::move(vocabulary), rank_scores(scores), add_space);
+  return std::make_unique<SpmTokenizer>(std::move(vocabulary), TextRules::read(metadata, warnings),
+                                        rank_scores(scores), add_space);
 }
 
 }  // namespace quern

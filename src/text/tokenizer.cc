@@ -36,6 +36,9 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::from_metadata(const Metadata& meta
     return fail(ErrorCode::corrupt, "{}: {}: the file has no tokenizer", key,
                 metadata.contains(key) ? "not a string" : "missing");
   }
+  // A vocabulary whose merges say more than its scores; see hf_tokenizer.h.
+  if (*model == "llama" && metadata.contains("tokenizer.quern.patterns"))
+    return make_bpe_tokenizer(metadata, told);
   if (*model == "llama") return make_spm_tokenizer(metadata, told);
   if (*model == "gpt2") return make_bpe_tokenizer(metadata, told);
   return fail(ErrorCode::unsupported, "{}: '{}' is not supported (only llama and gpt2 are)", key, *model);
@@ -48,12 +51,17 @@ std::vector<int32_t> TokenizerBase::encode(std::string_view text, const EncodeOp
   for (const Fragment& fragment : special_tokens_.partition(vocabulary_, text, options.parse_special)) {
     if (fragment.token >= 0) {
       out.push_back(fragment.token);
-      starts = true;
+      starts = rules_.prefix != TextRules::Prefix::first;
       continue;
     }
-    for (std::string_view rest = fragment.text; !rest.empty(); starts = false) {
+    std::string normalized;
+    std::string_view rest = fragment.text;
+    if (rules_.normalization != Normalization::none)
+      rest = normalized = normalize(rest, rules_.normalization);
+    for (; !rest.empty(); starts = false) {
       const size_t length = whole_characters(rest, longest_run);
-      encode_text(rest.substr(0, length), starts, out);
+      const std::string_view part = rest.substr(0, length);
+      encode_text(part, rules_.wants_space(part, starts, adds_space()), out);
       rest.remove_prefix(length);
     }
   }
@@ -78,7 +86,7 @@ std::string TokenizerBase::piece(int32_t token, bool special) const {
 
 std::string TokenizerBase::decode(std::span<const int32_t> tokens, bool special) const {
   std::string out;
-  bool starts = adds_space();
+  bool starts = adds_space() || rules_.prefix != TextRules::Prefix::unsaid;
   for (const int32_t token : tokens) {
     if (!vocabulary_.contains(token)) continue;
     const std::string text = piece(token, special);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "text/text_rules.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_vocabulary.h"
 
@@ -12,8 +13,8 @@ namespace quern {
 
 class TokenizerBase : public Tokenizer {
  public:
-  explicit TokenizerBase(Vocabulary vocabulary)
-      : vocabulary_(std::move(vocabulary)), special_tokens_(vocabulary_) {}
+  TokenizerBase(Vocabulary vocabulary, const TextRules& rules)
+      : vocabulary_(std::move(vocabulary)), special_tokens_(vocabulary_), rules_(rules) {}
 
   std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options) const final;
   std::string piece(int32_t token, bool special) const final;
@@ -35,12 +36,11 @@ class TokenizerBase : public Tokenizer {
   Infill infill() const final { return vocabulary_.infill(); }
 
  protected:
-  /// Text without special tokens, shorter than 4 GiB. `starts`: it begins the input or follows a special
-  /// token.
-  virtual void encode_text(std::string_view text, bool starts, std::vector<int32_t>& out) const = 0;
+  /// Text without special tokens, shorter than 4 GiB. `spaced`: a space goes before it.
+  virtual void encode_text(std::string_view text, bool spaced, std::vector<int32_t>& out) const = 0;
   /// The bytes of a token of type `normal`.
   virtual std::string normal_piece(std::string_view spelling) const = 0;
-  /// encode_text puts a space before text that `starts`; decode takes it away again.
+  /// A space goes before text that begins the input or follows a special token; decode takes it away again.
   virtual bool adds_space() const { return false; }
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
@@ -48,6 +48,7 @@ class TokenizerBase : public Tokenizer {
  private:
   Vocabulary vocabulary_;
   SpecialTokens special_tokens_;
+  TextRules rules_;
 };
 
 /// "<0x0A>" → 10; −1: not of this form.

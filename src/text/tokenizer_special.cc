@@ -14,6 +14,11 @@ std::string_view strip_left(std::string_view text) {
   return text;
 }
 
+std::string_view strip_end(std::string_view text) {
+  while (!text.empty() && is_ascii_space(text.back())) text.remove_suffix(1);
+  return text;
+}
+
 /// Cuts every occurrence of one token out of the text fragments.
 void cut(const Vocabulary& vocabulary, int32_t token, std::vector<Fragment>& fragments) {
   const std::string_view spelling = vocabulary.text(token);
@@ -26,7 +31,9 @@ void cut(const Vocabulary& vocabulary, int32_t token, std::vector<Fragment>& fra
       continue;
     }
     for (size_t at; (at = rest.find(spelling)) != std::string_view::npos;) {
-      if (at > 0) out.push_back({-1, rest.substr(0, at)});
+      std::string_view before = rest.substr(0, at);
+      if (vocabulary.has(token, Vocabulary::strip_left)) before = strip_end(before);
+      if (!before.empty()) out.push_back({-1, before});
       out.push_back({token, {}});
       rest.remove_prefix(at + spelling.size());
       if (vocabulary.has(token, Vocabulary::strip_right)) rest = strip_left(rest);

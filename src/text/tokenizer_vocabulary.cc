@@ -41,6 +41,29 @@ int32_t read_id(const Metadata& metadata, std::string_view key, int32_t fallback
   return fallback;
 }
 
+constexpr std::string_view end_names[] = {"<|eot_id|>",
+                                          "<|im_end|>",
+                                          "<|end|>",
+                                          "<|return|>",
+                                          "<|call|>",
+                                          "<|flush|>",
+                                          "<|calls|>",
+                                          "<end_of_turn>",
+                                          "<|endoftext|>",
+                                          "</s>",
+                                          "<|eom_id|>",
+                                          "<EOT>",
+                                          "_<EOT>",
+                                          "[EOT]",
+                                          "[EOS]",
+                                          "<|end_of_text|>",
+                                          "<end_of_utterance>",
+                                          "<eos>",
+                                          "<turn|>",
+                                          "<|tool_response>",
+                                          "<｜end▁of▁sentence｜>",
+                                          "[e~["};
+
 bool contains_lowercase(const std::string* text, std::string_view wanted) {
   if (text == nullptr) return false;
   std::string lower = *text;
@@ -58,6 +81,7 @@ Result<Vocabulary> Vocabulary::read(const Metadata& metadata, const Defaults& de
   vocabulary.read_roles(metadata, defaults, warnings);
   vocabulary.read_added(metadata, defaults, warnings);
   vocabulary.apply_exceptions(metadata);
+  vocabulary.read_own_keys(metadata, warnings);
   return vocabulary;
 }
 
@@ -185,28 +209,7 @@ void Vocabulary::read_roles(const Metadata& metadata, const Defaults& defaults, 
 
 void Vocabulary::find_ends(int32_t eot, int32_t eom, std::vector<int32_t> infill_ends) {
   ends_ = std::move(infill_ends);
-  for (const std::string_view name : {"<|eot_id|>",
-                                      "<|im_end|>",
-                                      "<|end|>",
-                                      "<|return|>",
-                                      "<|call|>",
-                                      "<|flush|>",
-                                      "<|calls|>",
-                                      "<end_of_turn>",
-                                      "<|endoftext|>",
-                                      "</s>",
-                                      "<|eom_id|>",
-                                      "<EOT>",
-                                      "_<EOT>",
-                                      "[EOT]",
-                                      "[EOS]",
-                                      "<|end_of_text|>",
-                                      "<end_of_utterance>",
-                                      "<eos>",
-                                      "<turn|>",
-                                      "<|tool_response>",
-                                      "<｜end▁of▁sentence｜>",
-                                      "[e~["}) {
+  for (const std::string_view name : end_names) {
     ends_.push_back(find_named({name}));
   }
   ends_.insert(ends_.end(), {eos_, eot, eom});
@@ -216,6 +219,10 @@ void Vocabulary::find_ends(int32_t eot, int32_t eom, std::vector<int32_t> infill
 }
 
 bool Vocabulary::is_end(int32_t id) const { return std::binary_search(ends_.begin(), ends_.end(), id); }
+
+bool names_an_end(std::string_view token) {
+  return std::find(std::begin(end_names), std::end(end_names), token) != std::end(end_names);
+}
 
 void Vocabulary::remove_end(int32_t id) {
   ends_.erase(std::remove(ends_.begin(), ends_.end(), id), ends_.end());
@@ -253,6 +260,27 @@ void Vocabulary::apply_exceptions(const Metadata& metadata) {
       if (const int32_t id = find(plain); id >= 0) flags_[id] &= static_cast<uint8_t>(~strip_right);
     }
   }
+}
+
+/// What GGUF has no keys for; see hf_tokenizer.h.
+void Vocabulary::read_own_keys(const Metadata& metadata, Warnings& warnings) {
+  const auto each = [&](std::string_view key, const auto& visit) {
+    const auto ids = metadata.integers(key);
+    if (!ids && metadata.contains(key))
+      warnings.push_back(fmt::format("{}: not an array of ids: left out", key));
+    for (const int64_t id : ids.value_or(std::vector<int64_t>())) {
+      if (id >= 0 && id < size()) {
+        visit(static_cast<int32_t>(id));
+      } else {
+        warnings.push_back(fmt::format("{}: {} is not a token of the vocabulary of {}", key, id, size()));
+      }
+    }
+  };
+  each("tokenizer.quern.lstrip", [&](int32_t id) { flags_[id] |= strip_left; });
+  each("tokenizer.quern.rstrip", [&](int32_t id) { flags_[id] |= strip_right; });
+  each("tokenizer.quern.end_token_ids", [&](int32_t id) { ends_.push_back(id); });
+  std::sort(ends_.begin(), ends_.end());
+  ends_.erase(std::unique(ends_.begin(), ends_.end()), ends_.end());
 }
 
 void Vocabulary::read_added(const Metadata& metadata, const Defaults& defaults, Warnings& warnings) {

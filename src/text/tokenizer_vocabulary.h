@@ -26,6 +26,7 @@ class Vocabulary {
     unused = 16,
     byte = 32,
     strip_right = 64,  // white space after it belongs to it
+    strip_left = 128,  // white space before it, too
   };
 
   /// What holds where the file is silent.
@@ -67,6 +68,7 @@ class Vocabulary {
   void read_added(const Metadata& metadata, const Defaults& defaults, Warnings& warnings);
   void find_ends(int32_t eot, int32_t eom, std::vector<int32_t> infill_ends);
   void apply_exceptions(const Metadata& metadata);
+  void read_own_keys(const Metadata& metadata, Warnings& warnings);
   int32_t find_named(std::initializer_list<std::string_view> names);
   void remove_end(int32_t id);
 
@@ -80,6 +82,9 @@ class Vocabulary {
   Tokenizer::Infill infill_;
   std::vector<int32_t> ends_, special_;  // ascending
 };
+
+/// Whether tokens of this name end an answer in every family that has them.
+bool names_an_end(std::string_view token);
 
 /// A token, or text that is still to be cut into tokens.
 struct Fragment {
