@@ -129,6 +129,9 @@ class Backend {
   /// A table that only `embed` reads, so that no second copy is made of it. (A weight from `prepare` serves
   /// `embed` too: tied embeddings.)
   virtual Result<std::unique_ptr<Weight>> prepare_table(const RawTensor& tensor) { return prepare(tensor); }
+  /// Memory that a matrix takes in its final form: what `prepare` makes of it, or, where the file's own bytes
+  /// are used, those.
+  virtual uint64_t prepared_bytes(const RawTensor& tensor) const { return tensor.data.size(); }
   /// A 1-D tensor of any DType, as f32.
   virtual Result<std::unique_ptr<Vector>> prepare_vector(const RawTensor& tensor) = 0;
   virtual Result<std::unique_ptr<Vector>> prepare_vector(std::span<const float> values) = 0;

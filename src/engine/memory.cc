@@ -1,5 +1,7 @@
 #include "engine/memory.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <fstream>
 #include <limits>
@@ -52,6 +54,12 @@ uint64_t available_memory() {
                                "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file");
   bytes = std::min({bytes, v2.value_or(kUnlimited), v1.value_or(kUnlimited)});
   return bytes == kUnlimited ? uint64_t{4} << 30 : bytes;  // nothing says: a careful guess
+}
+
+void release_heap() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
 }
 
 Result<KvPlan> plan_kv(const KvDemand& demand) {

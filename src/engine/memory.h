@@ -11,6 +11,9 @@ namespace quern {
 /// counts as free.
 uint64_t available_memory();
 
+/// Gives back to the system what was freed but is kept by the allocator for later.
+void release_heap();
+
 struct KvDemand {
   uint64_t block_bytes = 0;   // of one block in all layers
   int64_t block_size = 32;    // tokens

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
-#include <map>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -12,7 +11,9 @@
 
 #include "core/log.h"
 #include "engine/memory.h"
+#include "engine/model_ids.h"
 #include "engine/residency.h"
+#include "engine/watchers.h"
 
 namespace quern {
 namespace {
@@ -22,15 +23,6 @@ using Clock = std::chrono::steady_clock;
 /// How often the loader looks whether a busy model has become idle.
 constexpr auto kLook = std::chrono::milliseconds(20);
 constexpr double kLongestPause = 300;  // seconds
-
-/// `owner/repo:selector@tokenizer` → `owner/repo`. A drive or a port is not a selector: the colon must stand
-/// in the last part of the path.
-std::string_view without_selector(std::string_view id) {
-  const size_t name = id.rfind('/') == std::string_view::npos ? 0 : id.rfind('/') + 1;
-  const size_t at = id.find('@');  // the tokenizer's repo has a slash of its own
-  if (at != std::string_view::npos) return without_selector(id.substr(0, at));
-  return id.substr(0, id.find(':', name));
-}
 
 void add(EngineStats& sum, const EngineStats& stats, bool live) {
   if (live) {
@@ -55,35 +47,13 @@ struct Entry {
   std::string path;                    // where a fetched model lies
   Turn turn = Turn::none;
   bool draining = false;
+  bool stale = false;       // its file was changed: it is to be unloaded, then loaded again
   bool in_hand = false;     // a thread is busy with it
   uint64_t bytes = 0;       // of the limit, from the decision to load it on
   double wanted_since = 0;  // of Turn::wanted
   double last_asked = 0;
   double ready_since = 0;
   double retry_at = 0, pause = 0;  // of a failed one
-};
-
-/// Those who want to know; apart from the host's own lock, so that they may be told while nobody holds that.
-class Watchers {
- public:
-  uint64_t add(std::function<void()> changed) {
-    const std::lock_guard lock(mutex_);
-    watchers_.emplace(++last_, std::move(changed));
-    return last_;
-  }
-  void remove(uint64_t watcher) {
-    const std::lock_guard lock(mutex_);
-    watchers_.erase(watcher);
-  }
-  void tell() {
-    const std::lock_guard lock(mutex_);
-    for (const auto& [id, changed] : watchers_) changed();
-  }
-
- private:
-  std::mutex mutex_;
-  uint64_t last_ = 0;
-  std::map<uint64_t, std::function<void()>> watchers_;
 };
 
 class ModelHostImpl final : public ModelHost {
@@ -113,14 +83,14 @@ class ModelHostImpl final : public ModelHost {
   }
 
   Result<ModelStatus> status_of(std::string_view id) const override {
+    QUERN_TRY(const size_t index, find_model_id(options_.models, id));
     const std::lock_guard lock(mutex_);
-    QUERN_TRY(const size_t index, find(id));
     return entries_[index].status;
   }
 
   Result<std::shared_ptr<ServedModel>> get(std::string_view id) override {
-    const std::lock_guard lock(mutex_);
-    QUERN_TRY(const size_t index, find(id));
+    QUERN_TRY(const size_t index, find_model_id(options_.models, id));
+    std::unique_lock lock(mutex_);
     Entry& entry = entries_[index];
     const double now = seconds();
     if (stopped_) return fail(ErrorCode::unavailable, "the server is stopping");
@@ -131,7 +101,15 @@ class ModelHostImpl final : public ModelHost {
       entry.status.state = ModelState::absent;
     }
     entry.last_asked = now;
-    if (entry.model != nullptr && !entry.draining) return entry.model;
+    while (entry.model != nullptr && !entry.draining && !entry.stale) {
+      const std::shared_ptr<ServedModel> model = entry.model;
+      lock.unlock();  // the system is asked about the file: a slow disk must not hold up everybody
+      const auto unchanged = model->source->check();
+      if (unchanged) return model;
+      lock.lock();
+      if (entry.model != model || std::exchange(entry.stale, true)) continue;
+      log::warn("model file changed on disk: it will be loaded again", {{"model", entry.status.id}});
+    }
     if (entry.turn != Turn::wanted) {
       entry.turn = Turn::wanted;
       entry.wanted_since = now;
@@ -176,39 +154,18 @@ class ModelHostImpl final : public ModelHost {
     loader_.request_stop();
   }
 
-  /// With mutex_ held.
-  Result<size_t> find(std::string_view id) const {
-    if (entries_.empty()) return fail(ErrorCode::not_found, "no model is served: set LLM_ALLOWED_MODELS");
-    if (id.empty()) return 0;
-    for (size_t i = 0; i < entries_.size(); ++i)
-      if (entries_[i].status.id == id) return i;
-    std::optional<size_t> match;
-    bool ambiguous = false;
-    for (size_t i = 0; i < entries_.size(); ++i) {
-      if (without_selector(entries_[i].status.id) != id) continue;
-      ambiguous |= match.has_value();
-      match = i;
-    }
-    if (match && !ambiguous) return *match;
-    std::string served;
-    for (const Entry& entry : entries_) served += (served.empty() ? "" : ", ") + entry.status.id;
-    return fail(ErrorCode::not_found, "model {} {}; served: {}", id,
-                ambiguous ? "is ambiguous" : "is not served", served);
-  }
-
   bool needs_fetch(const Entry& entry) const {
     return options_.fetch && entry.path.empty() && !is_local_model(entry.status.id, options_.load.model_path);
   }
 
   /// The next entry whose turn it is: asked for, longest first; then those ahead of need, in order. With
   /// mutex_ held.
-  std::optional<size_t> next(bool to_fetch) {
+  std::optional<size_t> next(bool to_fetch) const {
     std::optional<size_t> best;
     for (size_t i = 0; i < entries_.size(); ++i) {
-      Entry& entry = entries_[i];
-      if (entry.turn == Turn::none || entry.in_hand || entry.model != nullptr ||
-          needs_fetch(entry) != to_fetch)
-        continue;
+      const Entry& entry = entries_[i];
+      if (entry.turn == Turn::none || entry.in_hand || needs_fetch(entry) != to_fetch) continue;
+      if (entry.model != nullptr && !(entry.stale && entry.model.use_count() == 1)) continue;
       const auto before = [](const Entry& a, const Entry& b) {
         if (a.turn != b.turn) return a.turn == Turn::wanted;
         return a.turn == Turn::wanted && a.wanted_since < b.wanted_since;
@@ -222,9 +179,22 @@ class ModelHostImpl final : public ModelHost {
   std::optional<size_t> take(const std::stop_token& stop, bool to_fetch) {
     std::unique_lock lock(mutex_);
     std::optional<size_t> index;
-    const bool found = work_.wait(lock, stop, [&] { return (index = next(to_fetch)).has_value(); });
-    if (!found || stop.stop_requested()) return std::nullopt;
-    entries_[*index].in_hand = true;
+    const auto found = [&] { return (index = next(to_fetch)).has_value(); };
+    const auto any_stale = [&] {
+      return !to_fetch && std::ranges::any_of(entries_, [](const Entry& entry) {
+        return entry.stale && entry.turn != Turn::none;
+      });
+    };
+    while (!index && !stop.stop_requested()) {
+      if (any_stale())  // nobody says when the last user lets go
+        work_.wait_for(lock, stop, kLook, found);
+      else
+        work_.wait(lock, stop, [&] { return found() || any_stale(); });
+    }
+    if (stop.stop_requested()) return std::nullopt;
+    Entry& entry = entries_[*index];
+    entry.in_hand = true;
+    if (entry.stale) unload(entry, lock);
     return index;
   }
 
@@ -301,9 +271,12 @@ class ModelHostImpl final : public ModelHost {
           entry.bytes = bytes;
           stop_draining(lock);
           return true;
-        case RoomAction::unload:
-          unload(indices[decision.victim], lock);
+        case RoomAction::unload: {
+          Entry& victim = entries_[indices[decision.victim]];
+          log::info("model unloaded to make room", {{"model", victim.status.id}, {"bytes", victim.bytes}});
+          unload(victim, lock);
           break;
+        }
         case RoomAction::drain:
           entries_[indices[decision.victim]].draining = true;
           break;
@@ -360,17 +333,17 @@ class ModelHostImpl final : public ModelHost {
     if (changed) watchers_.tell();
   }
 
-  void unload(size_t index, std::unique_lock<std::mutex>& lock) {
-    Entry& entry = entries_[index];
-    log::info("model unloaded to make room", {{"model", entry.status.id}, {"bytes", entry.bytes}});
+  /// Lets go of the lock for as long as it takes.
+  void unload(Entry& entry, std::unique_lock<std::mutex>& lock) {
     std::shared_ptr<ServedModel> model = std::exchange(entry.model, nullptr);
     add(retired_, model->engine->stats(), false);
-    entry.draining = false;
+    entry.draining = entry.stale = false;
     entry.status.state = ModelState::absent;
     entry.status.bytes = entry.status.bytes_done = 0;
     entry.status.eta_s = -1;
     lock.unlock();
-    model.reset();  // joins the engine's thread
+    model.reset();   // joins the engine's thread
+    release_heap();  // what others are loaded into must be free, not only unused
     lock.lock();
     entry.bytes = 0;
   }

@@ -297,7 +297,10 @@ TEST(ModelHost, MemoryIsALimit) {
   ASSERT_TRUE(source);
   // Two blocks beside the weights: the context shrinks to them.
   const uint64_t block_bytes = backend->kv_block_bytes({.kv_heads = 2, .head_dim = 16, .block_size = 32}) * 2;
-  options.memory_limit = (*source)->bytes() + 2 * block_bytes + block_bytes / 2;
+  const auto plan = plan_memory(*backend, **source, options.engine, uint64_t{1} << 30, 1);
+  ASSERT_TRUE(plan) << plan.error().message;
+  EXPECT_GT(plan->weights, (*source)->bytes()) << "activations count too";
+  options.memory_limit = plan->weights + 2 * block_bytes + block_bytes / 2;
   const auto tight = open_model(*backend, path, options);
   ASSERT_TRUE(tight) << tight.error().message;
   EXPECT_EQ((*tight)->engine->context(), 64);
@@ -452,10 +455,9 @@ TEST(ModelHost, WhatCanNeverFitSaysBothNumbers) {
   const auto status = settled(*host)["0.gguf"];
   EXPECT_EQ(status.state, ModelState::failed);
   EXPECT_NE(status.error.find("1000 bytes"), std::string::npos) << status.error;
-  EXPECT_NE(
-      status.error.find(std::to_string((*open_model_source("0.gguf", models.folder.path.string()))->bytes())),
-      std::string::npos)
-      << status.error;
+  const auto source = *open_model_source("0.gguf", models.folder.path.string());
+  const auto plan = plan_memory(*models.backend, *source, models.options.load.engine, uint64_t{1} << 30, 1);
+  EXPECT_NE(status.error.find(std::to_string(plan->weights)), std::string::npos) << status.error;
 }
 
 TEST(ModelHost, AFailedModelIsTriedAgainAfterAPause) {
@@ -474,6 +476,41 @@ TEST(ModelHost, AFailedModelIsTriedAgainAfterAPause) {
   std::this_thread::sleep_for(300ms);
   EXPECT_NE(await_model(*host, path), nullptr);
   EXPECT_EQ(status_of(*host, path).error, "");
+}
+
+TEST(ModelHost, AFileChangedOnDiskIsLoadedAgain) {
+  TemporaryFolder folder;
+  const std::string path = (folder.path / "model.gguf").string();
+  write_model(path, DType::F16);
+  const auto backend = cpu();
+  HostOptions options;
+  options.models = {path};
+  options.load.engine.max_running = 1;
+  options.retry_pause = 50ms;
+  const auto host = ModelHost::start(*backend, options);
+  auto first = await_model(*host, path);
+  ASSERT_NE(first, nullptr);
+  EXPECT_EQ(await_model(*host, path), first);
+
+  const auto size = fs::file_size(path);
+  fs::copy_file(path, path + ".whole");
+  fs::resize_file(path, size / 2);
+  EXPECT_EQ(*host->get(path), nullptr) << "nobody gets what is broken";
+  std::this_thread::sleep_for(100ms);
+  EXPECT_EQ(status_of(*host, path).state, ModelState::ready) << "as long as somebody holds it";
+  first.reset();
+  for (int i = 0; i < 1000 && status_of(*host, path).state != ModelState::failed; ++i)
+    std::this_thread::sleep_for(10ms);
+  EXPECT_EQ(status_of(*host, path).state, ModelState::failed) << "half a file";
+
+  fs::rename(path + ".whole", path);
+  std::shared_ptr<ServedModel> second;
+  for (int i = 0; i < 1000 && second == nullptr; ++i, std::this_thread::sleep_for(10ms))
+    if (const auto answer = host->get(path)) second = *answer;
+  ASSERT_NE(second, nullptr);
+  Pending pending;
+  ASSERT_TRUE(second->engine->submit(request_number(0), pending.sink()));
+  pending.wait();
 }
 
 TEST(ModelHost, FetchesWhatIsNotHere) {

@@ -11,6 +11,10 @@
 namespace quern {
 namespace {
 
+/// Of metadata and tokenizer, for each token. Measured: 140 for SentencePiece with 32,000 tokens, 170 for
+/// byte-level BPE with 50,000.
+constexpr uint64_t kTokenBytes = 200;
+
 /// Where a template can come from when the model has none of its own; `owner/repo@tokenizer-repo` comes with
 /// the hub.
 constexpr std::string_view kOtherTemplate = "use a file with tokenizer.chat_template";
@@ -50,6 +54,14 @@ Result<> read_text_side(ServedModel& model) {
   return {};
 }
 
+/// Most rows of one step.
+int64_t batch_rows(const EngineOptions& engine, const ModelOptions& model) {
+  return std::max(model.max_batch_rows, engine.max_running + engine.chunk_rows);
+}
+
+/// About what the metadata and the tokenizer made of it take.
+uint64_t text_memory(const ModelConfig& config) { return static_cast<uint64_t>(config.vocab) * kTokenBytes; }
+
 /// A conversation of this length has room even where several models share the memory.
 constexpr int64_t kSharedContext = 4096;
 
@@ -76,7 +88,7 @@ Result<MemoryPlan> plan_memory(const Backend& backend, const WeightSource& sourc
     return static_cast<uint64_t>((tokens + engine.block_size - 1) / engine.block_size) * block;
   };
   MemoryPlan plan;
-  plan.weights = source.bytes();
+  plan.weights = model_memory(source, backend, config, batch_rows(engine, {})) + text_memory(config);
   if (plan.weights > limit || limit - plan.weights < block)
     return fail(
         ErrorCode::resource_exhausted,
@@ -106,8 +118,7 @@ Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const std::str
   EngineOptions engine_options = engine;
   engine_options.kv_bytes = plan.kv;
   ModelOptions load_options = model_options;
-  const int64_t rows = engine_options.max_running + engine_options.chunk_rows;
-  load_options.max_batch_rows = std::max(load_options.max_batch_rows, rows);
+  load_options.max_batch_rows = batch_rows(engine, model_options);
   if (load_options.context == 0) load_options.context = engine_options.context;
   QUERN_TRY(auto weights, load_model(*model->source, backend, load_options));
   model->parameters = weights->parameters();

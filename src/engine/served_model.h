@@ -20,7 +20,7 @@ struct ServedModel {
   std::string bos_text, eos_text;               // as templates want them
   std::string device, quantization, architecture;
   int64_t parameters = 0;
-  uint64_t bytes = 0;              // weights and KV in memory
+  uint64_t bytes = 0;              // as MemoryPlan counts
   std::unique_ptr<Engine> engine;  // destroyed first
 };
 
@@ -32,7 +32,7 @@ struct LoadOptions {
 
 /// What a model takes of the memory limit.
 struct MemoryPlan {
-  uint64_t weights = 0;
+  uint64_t weights = 0;  // in their final form, with activations and tokenizer
   uint64_t kv = 0;
   uint64_t total() const { return weights + kv; }
 };

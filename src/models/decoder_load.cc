@@ -1,5 +1,6 @@
 // Weights and scratch memory of the common decoder.
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "core/log.h"
@@ -145,38 +146,73 @@ Result<DecoderWeights> load_decoder_weights(const WeightSource& source, Backend&
   return w;
 }
 
-Result<DecoderScratch> allocate_scratch(Backend& backend, const ModelConfig& c, int64_t max_rows) {
-  constexpr int64_t head_rows = 64, align = 16;  // floats: 64 bytes
+namespace {
+
+/// Rows start on 64 bytes.
+struct ScratchPart {
+  Tensor* tensor;
+  int64_t rows, cols;
+  int64_t stride() const { return (cols + 15) / 16 * 16; }  // in floats
+};
+
+/// Sizes: rows < 2^20, cols < 2^31.
+std::array<ScratchPart, 10> scratch_parts(DecoderScratch& s, const ModelConfig& c, int64_t max_rows) {
+  constexpr int64_t head_rows = 64;
   const bool dense = c.experts == 0;
   const int64_t used_rows = dense ? 0 : max_rows * c.experts_used;
+  return {{{&s.x, max_rows, c.dim},
+           {&s.normed, max_rows, c.dim},
+           {&s.qkv, max_rows, (c.heads + 2 * c.kv_heads) * c.head_dim},
+           {&s.heads, max_rows, c.heads * c.head_dim},
+           {&s.gate_up, dense ? max_rows : 0, 2 * c.ffn_dim},
+           {&s.moe.logits, dense ? 0 : max_rows, c.experts},
+           {&s.moe.gathered, dense ? 0 : max_rows, c.dim},
+           {&s.moe.gate_up, used_rows, 2 * c.ffn_dim},
+           {&s.moe.out, used_rows, c.dim},
+           {&s.logits, std::min(max_rows, head_rows), c.vocab}}};
+}
+
+uint64_t scratch_bytes(std::span<const ScratchPart> parts) {
+  int64_t floats = 0;
+  for (const ScratchPart& p : parts) floats += p.rows * p.stride();
+  return static_cast<uint64_t>(floats) * sizeof(float);
+}
+
+}  // namespace
+
+Result<DecoderScratch> allocate_scratch(Backend& backend, const ModelConfig& c, int64_t max_rows) {
   DecoderScratch s;
-  struct Part {
-    Tensor* tensor;
-    int64_t rows, cols;
-  };
-  const Part parts[] = {
-      {&s.x, max_rows, c.dim},
-      {&s.normed, max_rows, c.dim},
-      {&s.qkv, max_rows, (c.heads + 2 * c.kv_heads) * c.head_dim},
-      {&s.heads, max_rows, c.heads * c.head_dim},
-      {&s.gate_up, dense ? max_rows : 0, 2 * c.ffn_dim},
-      {&s.moe.logits, dense ? 0 : max_rows, c.experts},
-      {&s.moe.gathered, dense ? 0 : max_rows, c.dim},
-      {&s.moe.gate_up, used_rows, 2 * c.ffn_dim},
-      {&s.moe.out, used_rows, c.dim},
-      {&s.logits, std::min(max_rows, head_rows), c.vocab},
-  };
-  // Rows start on 64 bytes. Sizes: rows < 2^20, cols < 2^31.
-  const auto stride = [&](const Part& p) { return (p.cols + align - 1) / align * align; };
-  int64_t total = 0;
-  for (const Part& p : parts) total += p.rows * stride(p);
-  QUERN_TRY(s.memory, backend.alloc(static_cast<size_t>(total) * sizeof(float)));
+  const auto parts = scratch_parts(s, c, max_rows);
+  QUERN_TRY(s.memory, backend.alloc(scratch_bytes(parts)));
   auto* next = static_cast<float*>(s.memory->data());
-  for (const Part& p : parts) {
-    *p.tensor = {next, p.rows, p.cols, stride(p)};
-    next += p.rows * stride(p);
+  for (const ScratchPart& p : parts) {
+    *p.tensor = {next, p.rows, p.cols, p.stride()};
+    next += p.rows * p.stride();
   }
   return s;
+}
+
+uint64_t model_memory(const WeightSource& source, const Backend& backend, const ModelConfig& config,
+                      int64_t max_batch_rows) {
+  DecoderScratch unused;
+  uint64_t bytes = scratch_bytes(scratch_parts(unused, config, max_batch_rows));
+  const ArchSpec* arch = find_arch(config.architecture);
+  const bool hf = arch != nullptr && has_hf_names(source, *arch);
+  const auto is = [&](const RawTensor& tensor, Role role) {
+    const TensorName* names = arch == nullptr ? nullptr : find_name(*arch, role);
+    return names != nullptr && tensor.name == (hf ? names->hf : names->gguf);
+  };
+  const bool own_head = std::ranges::any_of(
+      source.tensors(), [&](const RawTensor& tensor) { return is(tensor, Role::output); });
+  for (const RawTensor& tensor : source.tensors()) {
+    if (tensor.shape.size() < 2)
+      bytes += static_cast<uint64_t>(tensor.elements()) * sizeof(float);
+    else if (own_head && is(tensor, Role::token_embd))
+      bytes += tensor.data.size();  // prepare_table's
+    else
+      bytes += backend.prepared_bytes(tensor);
+  }
+  return bytes;
 }
 
 }  // namespace quern

@@ -70,4 +70,9 @@ struct ModelOptions {
 Result<std::unique_ptr<Model>> load_model(const WeightSource& source, Backend& backend,
                                           const ModelOptions& options = {});
 
+/// Memory that load_model will take on a backend: all weights in their final form, and the activations of
+/// `max_batch_rows` rows. `config` is the source's.
+uint64_t model_memory(const WeightSource& source, const Backend& backend, const ModelConfig& config,
+                      int64_t max_batch_rows);
+
 }  // namespace quern

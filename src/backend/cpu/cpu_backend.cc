@@ -123,6 +123,15 @@ Result<std::unique_ptr<Weight>> CpuBackend::prepare(const RawTensor& tensor) {
   return weight;
 }
 
+uint64_t CpuBackend::prepared_bytes(const RawTensor& tensor) const {
+  const QuantInfo* info = find_quant(tensor.dtype);
+  if (info == nullptr || native_float(tensor)) return tensor.data.size();
+  const auto layout = packed_layout(*info, tensor.cols());
+  if (!layout) return static_cast<uint64_t>(tensor.elements()) * sizeof(float);
+  if (packer_ == nullptr) return tensor.data.size();
+  return CpuWeight::tile_bytes(*layout, tensor);
+}
+
 Result<std::unique_ptr<Vector>> CpuBackend::prepare_vector(const RawTensor& tensor) {
   const QuantInfo* info = find_quant(tensor.dtype);
   if (info == nullptr)

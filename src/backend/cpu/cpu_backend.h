@@ -52,6 +52,7 @@ class CpuBackend final : public Backend {
   Result<std::unique_ptr<DeviceBuffer>> alloc(size_t bytes) override;
   Result<std::unique_ptr<Weight>> prepare(const RawTensor& tensor) override;
   Result<std::unique_ptr<Weight>> prepare_table(const RawTensor& tensor) override;
+  uint64_t prepared_bytes(const RawTensor& tensor) const override;
   Result<std::unique_ptr<Vector>> prepare_vector(const RawTensor& tensor) override;
   Result<std::unique_ptr<Vector>> prepare_vector(std::span<const float> values) override;
   void settle() override;

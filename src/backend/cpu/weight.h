@@ -4,6 +4,7 @@
 // (packer.h), and steps themselves in moderation, make the tiles that stay.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -35,6 +36,11 @@ class CpuWeight final : public Weight {
   // ---- matrices of the affine family
   const std::optional<PackedLayout>& layout() const { return layout_; }
   size_t matrix_bytes() const { return static_cast<size_t>(tile_count(rows) * layout_->tile_bytes()); }
+  /// All tiles of a matrix or a stack of them.
+  static uint64_t tile_bytes(const PackedLayout& layout, const RawTensor& tensor) {
+    const int64_t experts = tensor.shape.size() == 3 ? std::max<int64_t>(tensor.shape[0], 1) : 1;
+    return static_cast<uint64_t>(experts * tile_count(tensor.rows() / experts) * layout.tile_bytes());
+  }
   /// Makes it one; false when its format has no layout. With a packer, memory is reserved (not touched) and
   /// the tiles will come; without one, or without memory (`warning` says so), they never stay.
   bool set_affine(std::shared_ptr<Packer> packer);

@@ -70,6 +70,20 @@ TEST(LateWeights, ExpertsAreTheSameAtEveryUse) {
   }
 }
 
+TEST(LateWeights, MemoryIsPlannedAsItIsTaken) {
+  for (const bool keep : {false, true}) {
+    auto backend = make(keep);
+    for (const DType dtype : {DType::F32, DType::F16, DType::Q4_0, DType::Q5_1, DType::Q8_0, DType::Q2_K,
+                              DType::Q3_K, DType::Q4_K, DType::Q6_K, DType::Q8_K}) {
+      TestMatrix m = random_matrix(*find_quant(dtype), {3, 37, 512}, 8);
+      const auto w = prepare(*backend, m);
+      const uint64_t own = w->bytes() > 0 ? w->bytes() : m.bytes.size();
+      EXPECT_LE(backend->prepared_bytes(m.tensor), own) << dtype_name(dtype);
+      EXPECT_GE(backend->prepared_bytes(m.tensor) + 64, own) << dtype_name(dtype);
+    }
+  }
+}
+
 TEST(LateWeights, BytesAreKnownBeforeTheyAreTaken) {
   const TestMatrix m = random_matrix(*find_quant("Q4_K"), {160, 512}, 8);
   auto never = make(false), later = make(true);
