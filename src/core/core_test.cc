@@ -121,26 +121,43 @@ TEST(Metadata, ConvertsOnlyWhatFits) {
   EXPECT_EQ(metadata.find("missing"), nullptr);
 }
 
-TEST(ThreadPool, EveryThreadRunsOnceEachTime) {
-  ThreadPool pool(4);
-  std::vector<int> calls(4, 0);
-  for (int round = 0; round < 2000; ++round) {
-    pool.run([&](int thread, int threads) {
-      ASSERT_EQ(threads, 4);
-      ++calls[static_cast<size_t>(thread)];
-    });
+TEST(ThreadPool, EveryPartRunsOnce) {
+  for (const int threads : {1, 2, 4}) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 3000; ++round) {
+      std::vector<int> calls(static_cast<size_t>(round % 37), 0);
+      std::vector<int> by_thread(4, 0);
+      pool.for_parts(round % 37, [&](int thread, int64_t part) {
+        ++calls[static_cast<size_t>(part)];
+        ++by_thread.at(static_cast<size_t>(thread));
+      });
+      ASSERT_EQ(calls, std::vector<int>(calls.size(), 1));
+      ASSERT_EQ(std::accumulate(by_thread.begin(), by_thread.end(), 0), round % 37);
+    }
   }
-  EXPECT_EQ(calls, std::vector<int>(4, 2000));
 }
 
-TEST(ThreadPool, WakesAfterSleeping) {
+TEST(ThreadPool, SeveralThreadsTakePartAlsoAfterSleeping) {
   ThreadPool pool(3);
-  std::atomic<int> calls{0};
   for (int round = 0; round < 5; ++round) {
-    pool.run([&](int, int) { calls.fetch_add(1); });
+    // Ends only when three threads are in it together.
+    std::atomic<int> in{0};
+    pool.for_parts(3, [&](int, int64_t) {
+      in.fetch_add(1);
+      while (in.load() < 3) std::this_thread::yield();
+    });
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
-  EXPECT_EQ(calls.load(), 15);
+}
+
+TEST(ThreadPool, NobodyWaitsForAWorkerThatDoesNotCome) {
+  // Many more threads than cores, all with work of their own at times: each job still ends soon after its
+  // parts.
+  ThreadPool pool(64);
+  std::atomic<int64_t> sum{0};
+  for (int round = 0; round < 500; ++round)
+    pool.for_parts(8, [&](int, int64_t part) { sum.fetch_add(part); });
+  EXPECT_EQ(sum.load(), 500 * 28);
 }
 
 TEST(ThreadPool, ParallelForCoversEveryIndexOnce) {

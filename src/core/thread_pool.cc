@@ -12,7 +12,8 @@
 namespace quern {
 namespace {
 
-// About 50 µs: longer than the gap between two ops of a step, shorter than anyone notices when idle.
+// On x86 of today 50 to 150 µs: longer than the gap between two ops of a step, shorter than anyone notices
+// when idle.
 constexpr int kSpins = 4000;
 
 void relax() {
@@ -23,63 +24,100 @@ void relax() {
 #endif
 }
 
+// The gate: one bit, whether workers may come in; then how many came; then the number of the job (which may
+// wrap around: a worker that slept through them all only misses jobs, as it may).
+constexpr uint32_t kOpen = 1, kOne = 2;
+constexpr int kCameBits = 11;
+constexpr uint32_t came(uint32_t gate) { return gate / kOne & ((1u << kCameBits) - 1); }
+constexpr uint32_t job(uint32_t gate) { return gate >> (kCameBits + 1); }
+constexpr int kMostThreads = 1024;
+
 }  // namespace
 
 struct ThreadPool::State {
+  // The job: written while the gate is closed and all who came have left.
   Erased call = nullptr;
   const void* context = nullptr;
-  alignas(64) std::atomic<uint32_t> generation{0};
-  alignas(64) std::atomic<int> running{0};
+  int64_t parts = 0;
+  alignas(64) std::atomic<int64_t> next{0};  // the first part that nobody has
+  alignas(64) std::atomic<uint32_t> gate{0};
+  alignas(64) std::atomic<uint32_t> left{0};
   std::atomic<bool> stop{false};
   int threads = 1;
   std::vector<std::jthread> workers;
 
+  void help(int thread) {
+    for (int64_t part = next.fetch_add(1, std::memory_order_relaxed); part < parts;
+         part = next.fetch_add(1, std::memory_order_relaxed))
+      call(context, thread, part);
+  }
+
   void work(int thread) {
-    uint32_t seen = 0;
-    while (true) {
-      for (int i = 0; i < kSpins && generation.load(std::memory_order_acquire) == seen; ++i) relax();
-      generation.wait(seen, std::memory_order_acquire);
-      seen = generation.load(std::memory_order_acquire);
-      if (stop.load(std::memory_order_relaxed)) return;
-      call(context, thread, threads);
-      if (running.fetch_sub(1, std::memory_order_acq_rel) == 1) running.notify_one();
+    uint32_t done = 0;  // the last job this thread helped with
+    int spins = 0;
+    while (!stop.load(std::memory_order_relaxed)) {
+      uint32_t now = gate.load(std::memory_order_acquire);
+      if ((now & kOpen) == 0 || job(now) == done) {
+        if (++spins < kSpins) {
+          relax();
+        } else {
+          gate.wait(now, std::memory_order_acquire);
+          spins = 0;
+        }
+        continue;
+      }
+      if (!gate.compare_exchange_weak(now, now + kOne, std::memory_order_acq_rel)) continue;
+      done = job(now);
+      spins = 0;
+      help(thread);
+      left.fetch_add(1, std::memory_order_acq_rel);
+      left.notify_one();
+    }
+  }
+
+  void open() {
+    next.store(0, std::memory_order_relaxed);
+    left.store(0, std::memory_order_relaxed);
+    const uint32_t number = job(gate.load(std::memory_order_relaxed)) + 1;
+    gate.store(number << (kCameBits + 1) | kOpen, std::memory_order_release);
+    gate.notify_all();
+  }
+
+  /// Nobody comes in any more; returns when all who did have left.
+  void close() {
+    const uint32_t awaited = came(gate.fetch_and(~kOpen, std::memory_order_acq_rel));
+    uint32_t now = left.load(std::memory_order_acquire);
+    for (int spins = 0; now != awaited; now = left.load(std::memory_order_acquire)) {
+      if (++spins < kSpins)
+        relax();
+      else
+        left.wait(now, std::memory_order_acquire);
     }
   }
 };
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
-  state_->threads = threads < 1 ? 1 : threads;
+  state_->threads = std::clamp(threads, 1, kMostThreads);
   for (int i = 1; i < state_->threads; ++i)
     state_->workers.emplace_back([state = state_.get(), i] { state->work(i); });
 }
 
 ThreadPool::~ThreadPool() {
   state_->stop.store(true, std::memory_order_relaxed);
-  state_->generation.fetch_add(1, std::memory_order_release);
-  state_->generation.notify_all();
+  state_->gate.fetch_add(1u << (kCameBits + 1), std::memory_order_release);
+  state_->gate.notify_all();
 }
 
 int ThreadPool::size() const { return state_->threads; }
 
-void ThreadPool::run_erased(Erased call, const void* context) {
+void ThreadPool::run(Erased call, const void* context, int64_t parts) {
   State& state = *state_;
-  if (state.threads == 1) {
-    call(context, 0, 1);
-    return;
-  }
   state.call = call;
   state.context = context;
-  state.running.store(state.threads - 1, std::memory_order_relaxed);
-  state.generation.fetch_add(1, std::memory_order_release);
-  state.generation.notify_all();
-  call(context, 0, state.threads);
-  for (int i = 0; i < kSpins; ++i) {
-    if (state.running.load(std::memory_order_acquire) == 0) return;
-    relax();
-  }
-  for (int left = state.running.load(std::memory_order_acquire); left != 0;
-       left = state.running.load(std::memory_order_acquire))
-    state.running.wait(left, std::memory_order_acquire);
+  state.parts = parts;
+  state.open();
+  state.help(0);
+  state.close();
 }
 
 int physical_cores() {

@@ -1,16 +1,19 @@
-// A fixed set of threads that run one function together.
+// A fixed set of threads that share the parts of one job.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 
 namespace quern {
 
-/// `run` is called from one thread at a time and takes part as thread 0. Workers spin briefly for the next
-/// call, then sleep, so that an idle server costs nothing.
+/// Jobs come from one thread at a time, which takes part as thread 0. Parts are handed out to whichever
+/// thread is free, and a worker that has not come by the time the last part is handed out is not waited for:
+/// on a busy machine the pool is as fast as the threads that do get a core. Workers spin briefly for the next
+/// job, then sleep, so that an idle server costs nothing.
 class ThreadPool {
  public:
-  /// threads ≥ 1, the caller included.
+  /// threads ≥ 1, the caller included; at most 1024.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -18,36 +21,35 @@ class ThreadPool {
 
   int size() const;
 
-  /// Calls body(thread, threads) once on every thread; returns when all have returned. The body must not
-  /// throw and must not call run.
+  /// Calls body(thread, part) once for each part in [0, parts), several threads at a time, each part on a
+  /// thread in [0, size()); returns when all have returned. The body must not throw and must not use the
+  /// pool.
   template <class Body>
-  void run(const Body& body) {
-    run_erased([](const void* context, int thread,
-                  int threads) { (*static_cast<const Body*>(context))(thread, threads); },
-               &body);
-  }
-
-  /// Splits [0, count) into one contiguous part per thread, in units of `granule`, and calls
-  /// body(begin, end) for each part that is not empty.
-  template <class Body>
-  void parallel_for(int64_t count, int64_t granule, const Body& body) {
-    if (count <= 0) return;
-    const int64_t units = (count + granule - 1) / granule;
-    if (size() == 1 || units == 1) {
-      body(int64_t{0}, count);
+  void for_parts(int64_t parts, const Body& body) {
+    if (size() == 1 || parts <= 1) {
+      for (int64_t part = 0; part < parts; ++part) body(0, part);
       return;
     }
-    run([&](int thread, int threads) {
-      const int64_t begin = units * thread / threads * granule;
-      int64_t end = units * (thread + 1) / threads * granule;
-      if (end > count) end = count;
-      if (begin < end) body(begin, end);
+    run([](const void* context, int thread,
+           int64_t part) { (*static_cast<const Body*>(context))(thread, part); },
+        &body, parts);
+  }
+
+  /// Splits [0, count) into contiguous ranges of whole `granule`s (the last may be shorter), a few for each
+  /// thread, and calls body(begin, end) for each.
+  template <class Body>
+  void parallel_for(int64_t count, int64_t granule, const Body& body) {
+    const int64_t units = (count + granule - 1) / granule;
+    const int64_t parts = size() == 1 ? std::min<int64_t>(units, 1) : std::min<int64_t>(units, 4 * size());
+    for_parts(parts, [&](int, int64_t part) {
+      const int64_t begin = units * part / parts * granule, end = units * (part + 1) / parts * granule;
+      body(begin, std::min(end, count));
     });
   }
 
  private:
-  using Erased = void (*)(const void* context, int thread, int threads);
-  void run_erased(Erased call, const void* context);
+  using Erased = void (*)(const void* context, int thread, int64_t part);
+  void run(Erased call, const void* context, int64_t parts);
   struct State;
   std::unique_ptr<State> state_;
 };

@@ -101,24 +101,17 @@ class CpuBackend final : public Backend {
   void run_products(std::span<Product> products);
   const uint8_t* tile_of(const Product& product, int64_t tile, int thread);
   void run_tile(const Product& product, int64_t tile, int thread);
-  /// body(row) for every row, in one contiguous part per thread.
   template <class Body>
   void for_rows(int64_t rows, const Body& body) {
     pool_.parallel_for(rows, 1, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) body(r);
     });
   }
-  /// body(thread, item) for every item, handed out `grain` at a time to whichever thread is free.
+  /// body(thread, item) for every item, handed out `grain` at a time.
   template <class Body>
   void for_items(int64_t count, int64_t grain, const Body& body) {
-    if (pool_.size() == 1 || count <= grain) {
-      for (int64_t i = 0; i < count; ++i) body(0, i);
-      return;
-    }
-    std::atomic<int64_t> next{0};
-    pool_.run([&](int thread, int) {
-      for (int64_t i = next.fetch_add(grain); i < count; i = next.fetch_add(grain))
-        for (int64_t j = i; j < std::min(count, i + grain); ++j) body(thread, j);
+    pool_.for_parts((count + grain - 1) / grain, [&](int thread, int64_t part) {
+      for (int64_t i = part * grain; i < std::min(count, (part + 1) * grain); ++i) body(thread, i);
     });
   }
 

@@ -39,8 +39,8 @@ double measure_read(const cpu::Kernels& kernels, ThreadPool& pool, const Buffer&
   double best = 0;
   for (int i = 0; i < kTries; ++i) {
     const double start = seconds();
-    pool.run([&](int thread, int) {
-      sinks[static_cast<size_t>(thread)].value = kernels.read_all(buffer.data() + thread * bytes, bytes);
+    pool.for_parts(pool.size(), [&](int, int64_t part) {
+      sinks[static_cast<size_t>(part)].value = kernels.read_all(buffer.data() + part * bytes, bytes);
     });
     best = std::max(best, static_cast<double>(bytes * pool.size()) / (seconds() - start));
   }
@@ -59,7 +59,7 @@ double measure_int8(const cpu::Kernels& kernels, ThreadPool& pool) {
   double best = 0;
   for (int i = 0; i < kTries; ++i) {
     const double start = seconds();
-    pool.run([&](int, int) { kernels.int8_rounds(rounds); });
+    pool.for_parts(pool.size(), [&](int, int64_t) { kernels.int8_rounds(rounds); });
     best = std::max(best, static_cast<double>(per_round * rounds * pool.size()) / (seconds() - start));
   }
   return best / 1e9;
@@ -71,7 +71,8 @@ Result<MachineLimits> measure_machine(int threads) {
   QUERN_TRY(const cpu::Kernels* kernels, cpu::choose_kernels(""));
   ThreadPool pool(threads > 0 ? threads : physical_cores());
   QUERN_TRY(Buffer buffer, Buffer::allocate(static_cast<size_t>(kReadBytes * pool.size())));
-  pool.run([&](int thread, int) { std::memset(buffer.data() + thread * kReadBytes, 1, kReadBytes); });
+  pool.for_parts(pool.size(),
+                 [&](int, int64_t part) { std::memset(buffer.data() + part * kReadBytes, 1, kReadBytes); });
   MachineLimits limits;
   limits.cpu = cpu_name();
   limits.isa = kernels->name;
