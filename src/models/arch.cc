@@ -22,14 +22,27 @@ const ArchSpec* find_arch(std::string_view name) {
 
 const ArchSpec* find_arch_of_hf_class(std::string_view name) {
   for (const ArchSpec* arch : all_archs()) {
-    if (std::ranges::find(arch->hf_classes, name) != arch->hf_classes.end()) return arch;
+    if (find_hf_class(*arch, name) != nullptr) return arch;
   }
   return nullptr;
+}
+
+const HfClass* find_hf_class(const ArchSpec& arch, std::string_view name) {
+  const auto it = std::ranges::find(arch.hf_classes, name, &HfClass::name);
+  return it == arch.hf_classes.end() ? nullptr : &*it;
 }
 
 std::string arch_names() {
   std::string names;
   for (const ArchSpec* arch : all_archs()) names.append(names.empty() ? "" : ", ").append(arch->name);
+  return names;
+}
+
+std::string hf_class_names() {
+  std::string names;
+  for (const ArchSpec* arch : all_archs()) {
+    for (const HfClass& hf : arch->hf_classes) names.append(names.empty() ? "" : ", ").append(hf.name);
+  }
   return names;
 }
 

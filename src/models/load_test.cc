@@ -219,7 +219,7 @@ TEST(Arch, TablesAreSound) {
       EXPECT_TRUE(t.hf.empty() || hf.insert(t.hf).second) << t.hf;
       EXPECT_TRUE(roles.insert(t.role).second) << t.gguf;
     }
-    for (const auto name : arch->hf_classes) EXPECT_EQ(find_arch_of_hf_class(name), arch);
+    for (const HfClass& hf : arch->hf_classes) EXPECT_EQ(find_arch_of_hf_class(hf.name), arch);
   }
   EXPECT_EQ(find_arch("gguf"), nullptr);
   EXPECT_EQ(find_arch_of_hf_class("GPT2LMHeadModel"), nullptr);

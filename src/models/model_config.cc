@@ -6,6 +6,7 @@
 
 #include "core/log.h"
 #include "models/arch.h"
+#include "models/limits.h"
 #include "models/model.h"
 #include "models/tensor_table.h"
 #include "nn/rope.h"
@@ -14,9 +15,7 @@
 namespace quern {
 namespace {
 
-// Far above any model that exists, far below where products overflow.
-constexpr int64_t max_layers = 4096, max_dim = 1 << 22, max_heads = 1 << 14, max_head_dim = 1 << 14,
-                  max_experts = 4096, max_context = int64_t{1} << 30;
+using namespace limits;
 
 /// Reads "<architecture>.<key>" and holds it to a range.
 class Keys {
@@ -191,6 +190,10 @@ Result<> read_rope(const Keys& keys, const WeightSource& source, const ArchSpec&
   }
   if ((type == nullptr || *type != "none") && factor.value_or(0) > 0) scaling.factor = *factor;  // 0: not set
   scaling.yarn = type != nullptr && *type == "yarn";
+  QUERN_TRY(const auto beta_fast, keys.find_number("rope.scaling.yarn_beta_fast", 0, 1e6));
+  QUERN_TRY(const auto beta_slow, keys.find_number("rope.scaling.yarn_beta_slow", 0, 1e6));
+  scaling.beta_fast = beta_fast.value_or(scaling.beta_fast);
+  scaling.beta_slow = beta_slow.value_or(scaling.beta_slow);
   QUERN_TRY(const auto magnitude, keys.find_number("rope.scaling.attn_factor", 0, 1e6));
   scaling.magnitude = magnitude.value_or(1);
   QUERN_TRY(const int64_t original_context,
@@ -226,7 +229,7 @@ Result<ModelConfig> read_model_config(const WeightSource& source, int64_t contex
   }
   c.norm_eps = static_cast<float>(*eps);
   QUERN_TRY(const int64_t window, keys.get("attention.sliding_window", 0, 0, int64_t{1} << 40));
-  if (arch->sliding_window) {
+  if (arch->sliding_window || has_hf_names(source, *arch)) {
     c.window = window;
   } else if (window > 0) {
     log::debug("the file's sliding window is not followed for this architecture",

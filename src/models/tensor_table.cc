@@ -70,8 +70,6 @@ Shape expected_shape(Role role, const ModelConfig& c) {
   return {};
 }
 
-bool per_layer(Role role) { return role >= Role::attn_norm; }
-bool per_expert(Role role) { return role >= Role::expert_gate; }
 bool stack(Role role) { return role >= Role::experts_gate && role <= Role::experts_down; }
 bool of_experts(Role role) { return role >= Role::router; }
 bool of_dense(Role role) { return role >= Role::ffn_gate_up && role <= Role::ffn_down_bias; }
@@ -120,8 +118,8 @@ Result<bool> TensorTable::check_one(const TensorName& names, const ModelConfig& 
 }
 
 Result<> TensorTable::check(const TensorName& names, const ModelConfig& config) {
-  const int64_t layers = per_layer(names.role) ? config.layers : 1;
-  const int64_t experts = per_expert(names.role) ? config.experts : 1;
+  const int64_t layers = is_per_layer(names.role) ? config.layers : 1;
+  const int64_t experts = is_per_expert(names.role) ? config.experts : 1;
   int64_t found = 0, missing_layer = -1;
   for (int64_t layer = 0; layer < layers; ++layer) {
     for (int64_t expert = 0; expert < experts; ++expert) {
@@ -150,7 +148,7 @@ Result<TensorTable> TensorTable::create(const WeightSource& source, const ArchSp
     if (of_experts(names.role) && config.experts == 0) continue;
     if (of_dense(names.role) && config.experts > 0) continue;
     if (stack(names.role) && !table.stacked_experts_) continue;
-    if (per_expert(names.role) && table.stacked_experts_) continue;
+    if (is_per_expert(names.role) && table.stacked_experts_) continue;
     if (table.name(names, 0, 0).empty()) continue;
     QUERN_TRY_VOID(table.check(names, config));
   }

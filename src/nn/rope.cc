@@ -13,13 +13,12 @@ namespace {
 struct YarnRamp {
   double low = 0, high = 0;
   explicit YarnRamp(const RopeScaling& s) {
-    constexpr double beta_fast = 32, beta_slow = 1;
     const auto dimension = [&](double turns) {
       return static_cast<double>(s.rotated) * std::log(s.original_context / (turns * 2 * std::numbers::pi)) /
              (2 * std::log(s.base));
     };
-    low = std::max(0.0, std::floor(dimension(beta_fast)));
-    high = std::min(static_cast<double>(s.rotated - 1), std::ceil(dimension(beta_slow)));
+    low = std::max(0.0, std::floor(dimension(s.beta_fast)));
+    high = std::min(static_cast<double>(s.rotated - 1), std::ceil(dimension(s.beta_slow)));
   }
   double operator()(int64_t i) const {
     const double t = (static_cast<double>(i) - low) / std::max(0.001, high - low);

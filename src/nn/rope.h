@@ -16,6 +16,8 @@ struct RopeScaling {
   /// YaRN (arXiv 2309.00071): high frequencies keep their speed, low ones are divided by `factor`.
   bool yarn = false;
   double original_context = 0;  // for YaRN: the context before stretching
+  double beta_fast = 32,
+         beta_slow = 1;  // turns within it: more than the first are kept, fewer than the second divided
   /// One divisor per frequency (Llama 3.1's rope_freqs, long-rope's long or short factors); empty: all 1.
   std::span<const float> divisors;
   /// Multiplies cos and sin (long-rope's attention factor).

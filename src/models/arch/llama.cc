@@ -4,7 +4,15 @@
 namespace quern {
 namespace {
 
-constexpr std::string_view classes[] = {"LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"};
+constexpr HfClass classes[] = {
+    {.name = "LlamaForCausalLM", .attention_bias = HfBias::by_key, .mlp_bias = true},
+    {.name = "MistralForCausalLM", .window = HfWindow::where_set, .default_window = 4096},
+    {.name = "MixtralForCausalLM",
+     .rope_theta = 1e6,
+     .norm_eps = 1e-5,
+     .window = HfWindow::where_set,
+     .experts = true},
+};
 
 constexpr TensorName tensors[] = {
     {Role::token_embd, "token_embd.weight", "model.embed_tokens.weight"},

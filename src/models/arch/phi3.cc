@@ -5,7 +5,7 @@
 namespace quern {
 namespace {
 
-constexpr std::string_view classes[] = {"Phi3ForCausalLM"};
+constexpr HfClass classes[] = {{.name = "Phi3ForCausalLM", .norm_eps = 1e-5, .window = HfWindow::where_set}};
 
 constexpr TensorName tensors[] = {
     {Role::token_embd, "token_embd.weight", "model.embed_tokens.weight"},
@@ -24,8 +24,8 @@ constexpr TensorName tensors[] = {
 
 }  // namespace
 
-// `phi3.attention.sliding_window` is not followed, as in llama.cpp: converters wrote values into files that
-// the models were not meant to run with.
+// In GGUF files `phi3.attention.sliding_window` is not followed, as in llama.cpp: converters wrote values
+// into files that the models were not meant to run with.
 const ArchSpec arch_phi3{.name = "phi3", .hf_classes = classes, .tensors = tensors};
 
 }  // namespace quern

@@ -4,7 +4,10 @@
 namespace quern {
 namespace {
 
-constexpr std::string_view classes[] = {"Qwen2ForCausalLM"};
+constexpr HfClass classes[] = {{.name = "Qwen2ForCausalLM",
+                                .window = HfWindow::if_switched,
+                                .default_window = 4096,
+                                .attention_bias = HfBias::qkv}};
 
 constexpr TensorName tensors[] = {
     {Role::token_embd, "token_embd.weight", "model.embed_tokens.weight"},

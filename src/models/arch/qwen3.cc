@@ -4,7 +4,11 @@
 namespace quern {
 namespace {
 
-constexpr std::string_view classes[] = {"Qwen3ForCausalLM"};
+constexpr HfClass classes[] = {{.name = "Qwen3ForCausalLM",
+                                .head_dim = 128,
+                                .window = HfWindow::if_switched,
+                                .default_window = 4096,
+                                .attention_bias = HfBias::by_key}};
 
 constexpr TensorName tensors[] = {
     {Role::token_embd, "token_embd.weight", "model.embed_tokens.weight"},
@@ -20,6 +24,7 @@ constexpr TensorName tensors[] = {
     {Role::attn_q_norm, "blk.{}.attn_q_norm.weight", "model.layers.{}.self_attn.q_norm.weight"},
     {Role::attn_k_norm, "blk.{}.attn_k_norm.weight", "model.layers.{}.self_attn.k_norm.weight"},
     {Role::attn_out, "blk.{}.attn_output.weight", "model.layers.{}.self_attn.o_proj.weight"},
+    {Role::attn_out_bias, "blk.{}.attn_output.bias", "model.layers.{}.self_attn.o_proj.bias", true},
     {Role::ffn_norm, "blk.{}.ffn_norm.weight", "model.layers.{}.post_attention_layernorm.weight"},
     {Role::ffn_gate, "blk.{}.ffn_gate.weight", "model.layers.{}.mlp.gate_proj.weight"},
     {Role::ffn_up, "blk.{}.ffn_up.weight", "model.layers.{}.mlp.up_proj.weight"},

@@ -1,0 +1,220 @@
+// The weights of a checkpoint folder: which files, and all their tensors together.
+#include "formats/safetensors.h"
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "formats/json_walk.h"
+#include "formats/printable.h"
+
+namespace quern::safetensors {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kIndexSuffix = ".safetensors.index.json";
+
+/// {"metadata": {…}, "weight_map": {"tensor": "shard"}}
+class IndexWalk final : public JsonWalk {
+ public:
+  IndexWalk() : JsonWalk(16) {}
+
+  std::vector<std::string> shards;  // each once
+  std::unordered_map<std::string, size_t> shard_of;
+  bool found = false;
+
+  bool key(std::string& name) override {
+    if (depth() == 1) in_map_ = name == "weight_map";
+    if (in_map_ && depth() == 2) tensor_ = std::move(name);
+    return true;
+  }
+  bool string(std::string& file) override {
+    if (!in_map_) return true;
+    if (depth() != 2) return other();
+    const auto [known, is_new] = number_.emplace(file, shards.size());
+    if (is_new) {
+      if (const std::string why = bad_name(file); !why.empty())
+        return refuse(fmt::format("\"{}\" is no name of a shard: {}", printable(file), why));
+      if (shards.size() == kMaxShards) return refuse(fmt::format("it names more than {} shards", kMaxShards));
+      shards.push_back(file);
+    }
+    if (!shard_of.emplace(std::move(tensor_), known->second).second) return refuse("it names a tensor twice");
+    if (shard_of.size() > kMaxTensors)
+      return refuse(fmt::format("it names more than {} tensors", kMaxTensors));
+    return true;
+  }
+
+ private:
+  static std::string bad_name(const std::string& file) {
+    if (file.empty() || file.front() == '.') return "it is empty or begins with a dot";
+    if (file.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos)
+      return "it must lie in the checkpoint's own folder";
+    if (!file.ends_with(".safetensors")) return "it does not end in .safetensors";
+    return {};
+  }
+  bool opened(bool array) override {
+    if (depth() == 0) return array ? refuse("not a JSON object") : true;
+    if (!in_map_) return true;
+    if (depth() > 1 || array) return other();
+    return std::exchange(found, true) ? refuse("it has two weight_maps") : true;
+  }
+  bool other() override { return in_map_ ? refuse("weight_map is no map of names") : true; }
+
+  bool in_map_ = false;
+  std::string tensor_;
+  std::unordered_map<std::string, size_t> number_;
+};
+
+Result<std::vector<std::string>> files_in(const fs::path& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (name.ends_with(".safetensors") || name.ends_with(kIndexSuffix)) names.push_back(name);
+  }
+  if (error)
+    return fail(error == std::errc::no_such_file_or_directory ? ErrorCode::not_found : ErrorCode::io,
+                "{}: cannot list the folder: {}", folder.string(), error.message());
+  std::ranges::sort(names);
+  return names;
+}
+
+/// `model-00002-of-00005.safetensors` is one of 5; 0 when it is no such name.
+unsigned count_in_name(std::string_view name) {
+  constexpr std::string_view pattern = "model-ddddd-of-ddddd.safetensors";
+  if (name.size() != pattern.size()) return 0;
+  for (size_t i = 0; i < name.size(); ++i) {
+    if (pattern[i] == 'd' && i >= 6 ? name[i] < '0' || name[i] > '9' : name[i] != pattern[i]) return 0;
+  }
+  unsigned count = 0;
+  std::from_chars(name.data() + 15, name.data() + 20, count);
+  return count;
+}
+
+Result<std::vector<std::string>> shards_without_index(const fs::path& folder,
+                                                      std::vector<std::string> files) {
+  if (std::ranges::find(files, "model.safetensors") != files.end())
+    return std::vector<std::string>{"model.safetensors"};
+  std::vector<std::string> numbered;
+  std::ranges::copy_if(files, std::back_inserter(numbered),
+                       [](const auto& f) { return count_in_name(f) > 0; });
+  if (numbered.empty()) return files;
+  const unsigned count = count_in_name(numbered.front());
+  for (unsigned i = 1; i <= count; ++i) {
+    const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i, count);
+    if (std::ranges::find(numbered, name) == numbered.end())
+      return fail(ErrorCode::not_found, "{}: {} is missing: download it into the same folder",
+                  folder.string(), name);
+  }
+  if (numbered.size() > count)
+    return fail(ErrorCode::invalid_argument, "{}: the shards of more than one model lie there",
+                folder.string());
+  return numbered;
+}
+
+Result<IndexWalk> read_index(const fs::path& path) {
+  QUERN_TRY(const MappedFile file, MappedFile::open(path));
+  if (file.bytes().size() > kMaxIndexBytes)
+    return fail(ErrorCode::corrupt, "{}: larger than {} MiB", path.string(), kMaxIndexBytes >> 20);
+  IndexWalk walk;
+  const bool walked = walk.walk({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});
+  QUERN_TRY_VOID(file.check());
+  if (!walked) return fail(ErrorCode::corrupt, "{}: {}", path.string(), walk.problem());
+  if (!walk.found) return fail(ErrorCode::corrupt, "{}: it has no weight_map", path.string());
+  return walk;
+}
+
+/// Which shard each tensor came from; a tensor in two is an error.
+class Gathering {
+ public:
+  explicit Gathering(const fs::path& folder) : folder_(folder) {}
+
+  Result<> add(const std::string& shard) {
+    const std::string path = (folder_ / shard).string();
+    QUERN_TRY(MappedFile mapped, MappedFile::open(path));
+    auto parsed = parse(mapped.bytes(), path);
+    QUERN_TRY_VOID(mapped.check());  // first: it explains whatever parsing found
+    QUERN_TRY(Tensors tensors, std::move(parsed));
+    for (auto& tensor : tensors.tensors) {
+      QUERN_TRY_VOID(claim(tensor.name, shard));
+      result.tensors.push_back(std::move(tensor));
+    }
+    for (auto& tensor : tensors.foreign) {
+      QUERN_TRY_VOID(claim(tensor.name, shard));
+      result.foreign.push_back(std::move(tensor));
+    }
+    result.files.push_back(std::move(mapped));
+    return {};
+  }
+
+  Result<> check_index(const IndexWalk& index) const {
+    for (const auto& [tensor, number] : index.shard_of) {
+      const auto it = owner_.find(tensor);
+      if (it != owner_.end() && it->second == index.shards[number]) continue;
+      return fail(ErrorCode::corrupt, "{}: tensor {} is not in {}, where the index has it", folder_.string(),
+                  printable(tensor), printable(index.shards[number]));
+    }
+    return {};
+  }
+
+  Checkpoint result;
+
+ private:
+  Result<> claim(const std::string& tensor, const std::string& shard) {
+    const auto [other, is_new] = owner_.emplace(tensor, shard);
+    if (is_new) return {};
+    return fail(ErrorCode::corrupt, "{}: tensor {} is in {} and in {}", folder_.string(), printable(tensor),
+                printable(other->second), printable(shard));
+  }
+
+  const fs::path& folder_;
+  std::unordered_map<std::string, std::string> owner_;
+};
+
+}  // namespace
+
+Result<> Checkpoint::check() const {
+  for (const MappedFile& file : files) QUERN_TRY_VOID(file.check());
+  return {};
+}
+
+Result<Checkpoint> open(const fs::path& folder) {
+  QUERN_TRY(std::vector<std::string> files, files_in(folder));
+  std::vector<std::string> indices;
+  std::erase_if(files, [&](const std::string& name) {
+    if (!name.ends_with(kIndexSuffix)) return false;
+    indices.push_back(name);
+    return true;
+  });
+  Gathering gathering(folder);
+  if (indices.empty()) {
+    if (files.empty())
+      return fail(ErrorCode::not_found, "{}: the folder has no .safetensors file", folder.string());
+    QUERN_TRY(const auto shards, shards_without_index(folder, std::move(files)));
+    for (const std::string& shard : shards) QUERN_TRY_VOID(gathering.add(shard));
+    return std::move(gathering.result);
+  }
+  const bool usual = std::ranges::find(indices, "model.safetensors.index.json") != indices.end();
+  QUERN_TRY(const IndexWalk index,
+            read_index(folder / (usual ? "model.safetensors.index.json" : indices.front())));
+  // All at once, so that one message tells what to fetch.
+  std::unordered_set<std::string> there(files.begin(), files.end());
+  std::string missing;
+  size_t count = 0;
+  for (const std::string& shard : index.shards) {
+    if (there.contains(shard)) continue;
+    if (++count <= 3) missing += (missing.empty() ? "" : ", ") + printable(shard);
+  }
+  if (count > 0)
+    return fail(ErrorCode::not_found,
+                "{}: {} of {} shards are missing: {}{}: download them into the same folder", folder.string(),
+                count, index.shards.size(), missing, count > 3 ? ", ..." : "");
+  for (const std::string& shard : index.shards) QUERN_TRY_VOID(gathering.add(shard));
+  QUERN_TRY_VOID(gathering.check_index(index));
+  return std::move(gathering.result);
+}
+
+}  // namespace quern::safetensors
