@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "hub_command.h"
+#include "models/checkpoint.h"
 #include "models/summary.h"
 #include "quant/quant.h"
 #include "remote_header.h"
@@ -107,11 +108,10 @@ void print_source(const WeightSource& source, const std::string& name, const Ins
     print_text(source, name, summary, flags.tensors);
 }
 
-/// A checkpoint: what can be said without reading its weights.
+/// A checkpoint that cannot run, and why.
 void print_checkpoint(const std::string& id, const std::string& quantization, uint64_t bytes, size_t files,
-                      const InspectFlags& flags) {
+                      const std::string& problem, const InspectFlags& flags) {
   const std::string type = quantization.empty() ? "safetensors" : quantization;
-  const std::string problem = "this version loads GGUF files";
   if (flags.json) {
     const nlohmann::ordered_json report = {
         {"file", id}, {"type", type}, {"bytes", bytes}, {"files", files}, {"problem", problem}};
@@ -129,12 +129,15 @@ Result<> inspect_remote(const Hub& hub, const std::string& reference, const Insp
   QUERN_TRY(const RemoteModel model, hub.describe(reference));
   uint64_t bytes = 0;
   for (const HubFile& file : model.files) bytes += file.size;
-  if (model.checkpoint) {
-    print_checkpoint(reference, model.quantization, bytes, model.files.size(), flags);
+  const auto header = RemoteHeader::open(hub, model);
+  if (!header && model.checkpoint &&
+      (header.error().code == ErrorCode::unsupported || header.error().code == ErrorCode::corrupt)) {
+    print_checkpoint(reference, model.quantization, bytes, model.files.size(), header.error().message, flags);
     return {};
   }
-  QUERN_TRY(const RemoteHeader header, RemoteHeader::open(hub, model));
-  print_source(header.source(), model.repo + "/" + model.files.front().name, flags);
+  if (!header) return fail(header.error());
+  print_source(header->source(), model.checkpoint ? model.repo : model.repo + "/" + model.files.front().name,
+               flags);
   return {};
 }
 
@@ -146,7 +149,12 @@ Result<> inspect(const InspectFlags& flags) {
   if (!found && parse_reference(reference) && parse_reference(reference)->kind == ModelReference::Kind::hub)
     return inspect_remote(hub, reference, flags);
   if (found && found->kind == LocalModel::Kind::checkpoint) {
-    print_checkpoint(found->folder.string(), found->quantization, found->bytes, found->files.size(), flags);
+    const auto source = open_checkpoint(found->folder, {});  // its tokenizer does not matter here
+    if (source)
+      print_source(**source, (*source)->name(), flags);
+    else
+      print_checkpoint(found->folder.string(), found->quantization, found->bytes, found->files.size(),
+                       source.error().message, flags);
     return {};
   }
   const bool file = found && found->kind == LocalModel::Kind::gguf;

@@ -1,4 +1,4 @@
-// A GGUF model of the hub, opened without downloading it: its header by ranged requests, its data as holes.
+// A model of the hub, opened without downloading it: its headers by ranged requests, its data as holes.
 #pragma once
 
 #include <filesystem>
@@ -12,7 +12,8 @@ namespace quern {
 /// What `open` made lies in a folder of its own, removed with this.
 class RemoteHeader {
  public:
-  /// Metadata and tensors are the model's; the tensors' data reads as zeros. `model` is not a checkpoint.
+  /// Metadata and tensors are the model's (a checkpoint's without its tokenizer); the tensors' data reads as
+  /// zeros.
   static Result<RemoteHeader> open(const Hub& hub, const RemoteModel& model);
   RemoteHeader(RemoteHeader&& other) noexcept;
   RemoteHeader& operator=(RemoteHeader&&) = delete;
@@ -22,6 +23,8 @@ class RemoteHeader {
 
  private:
   RemoteHeader() = default;
+  Result<> open_gguf_header(const Hub& hub, const RemoteModel& model);
+  Result<> open_checkpoint_headers(const Hub& hub, const RemoteModel& model);
   std::filesystem::path folder_;
   std::unique_ptr<WeightSource> source_;
 };

@@ -1,40 +1,47 @@
-// From a model reference to an open file.
+// From a model reference to an open file or checkpoint.
 #include <algorithm>
 #include <filesystem>
 #include <optional>
 #include <regex>
 #include <vector>
 
+#include "core/log.h"
 #include "engine/embedded_guide.h"
 #include "engine/served_model.h"
 #include "formats/gguf.h"
+#include "models/checkpoint.h"
+#include "text/hf_tokenizer.h"
 
 namespace quern {
 namespace {
 
 namespace fs = std::filesystem;
 
-/// The GGUF model of a folder; parts of one split file count once.
-Result<fs::path> only_gguf(const fs::path& folder) {
+Result<std::unique_ptr<WeightSource>> open_checkpoint_with_text(const fs::path& folder) {
+  std::vector<std::string> warnings;
+  QUERN_TRY(Metadata text, read_hf_text(folder, &warnings));
+  for (const std::string& warning : warnings) log::warn(warning, {{"model", folder.string()}});
+  return open_checkpoint(folder, std::move(text));
+}
+
+/// The model of a folder: its GGUF file (parts of a split one count once), or the checkpoint that it is.
+Result<std::unique_ptr<WeightSource>> open_folder(const fs::path& folder) {
   static const std::regex later_part(R"(.*-(\d{5})-of-\d{5}\.gguf)");
   std::vector<fs::path> found;
-  bool checkpoint = false;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder, error)) {
     const std::string name = entry.path().filename().string();
-    checkpoint |= entry.path().extension() == ".safetensors";
     if (entry.path().extension() != ".gguf") continue;
     std::smatch match;
     if (std::regex_match(name, match, later_part) && match[1] != "00001") continue;
     found.push_back(entry.path());
   }
   if (error) return fail(ErrorCode::io, "{}: cannot list the folder: {}", folder.string(), error.message());
-  if (found.size() == 1) return found.front();
-  if (found.empty() && checkpoint)
-    return fail(ErrorCode::unsupported,
-                "{}: a safetensors checkpoint, which this version does not load: give a .gguf file",
-                folder.string());
-  if (found.empty()) return fail(ErrorCode::not_found, "{}: the folder has no .gguf file", folder.string());
+  if (found.size() == 1) return open_gguf(found.front());
+  if (found.empty() && is_checkpoint(folder)) return open_checkpoint_with_text(folder);
+  if (found.empty())
+    return fail(ErrorCode::not_found,
+                "{}: the folder has neither a .gguf file nor config.json and safetensors", folder.string());
   std::ranges::sort(found);
   std::string names;
   for (const fs::path& path : found) names += (names.empty() ? "" : ", ") + path.filename().string();
@@ -74,8 +81,7 @@ Result<std::unique_ptr<WeightSource>> open_model_source(const std::string& refer
   if (const auto path = existing_path(reference, model_path)) {
     std::error_code ignored;
     if (!fs::is_directory(*path, ignored)) return open_gguf(*path);
-    QUERN_TRY(const fs::path file, only_gguf(*path));
-    return open_gguf(file);
+    return open_folder(*path);
   }
   if (reference.ends_with(".gguf") && reference.find(':') == std::string::npos)
     return fail(ErrorCode::not_found, "{}: no such file{}", reference,

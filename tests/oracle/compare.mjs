@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { getLlama, LlamaLogLevel } from "node-llama-cpp";
+import { makeCheckpoint } from "./checkpoint.mjs";
 
 const { values: options } = parseArgs({
   options: {
@@ -101,11 +102,18 @@ console.log("case".padEnd(44), "mean KL".padStart(9), "max KL".padStart(9), "lim
 const wanted = new RegExp(options.only);
 for (const one of cases.filter((c) => wanted.test(c.name))) {
   const file = one.file ?? join(options.models ?? scratch, `${one.name.replaceAll(/[^\w.-]+/g, "_")}.gguf`);
-  if (!existsSync(file))
-    execFileSync(join(options.quern, "quern_make_model"), [...one.make, file], { stdio: ["ignore", "ignore", "inherit"] });
+  // A checkpoint runs here as it is, and there as the GGUF file made of it.
+  const checkpoint = one.checkpoint && `${file}.checkpoint`;
+  const make = (program, ...args) => execFileSync(join(options.quern, program), args, { stdio: ["ignore", "ignore", "inherit"] });
+  if (checkpoint) {
+    makeCheckpoint(checkpoint, one.checkpoint, one.seed);
+    make("quern_convert", checkpoint, file, one.format);
+  } else if (!existsSync(file)) {
+    make("quern_make_model", ...one.make, file);
+  }
   const reference = await theirs(file, one);
-  const result = compare(reference.rows, ours(file, reference, one), one.experts);
-  if (one.make && !options.models) rmSync(file);
+  const result = compare(reference.rows, ours(checkpoint ?? file, reference, one), one.experts);
+  if (!one.file && !options.models) for (const path of [file, checkpoint].filter(Boolean)) rmSync(path, { recursive: true });
   const limit = limits[one.format];
   // Logits that differ by δ (standard deviation) have a divergence of about δ²/2: a near-tie is a gap of a few δ.
   const ok = result.mean < limit && (one.experts || result.gap < 4 * Math.sqrt(2 * limit));

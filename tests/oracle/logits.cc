@@ -1,6 +1,6 @@
 // Runs a model over token ids and writes logits, for the comparison with llama.cpp (compare.mjs).
 //
-// usage: quern_logits MODEL.gguf TOKENS.json OUT.f32 [--context N] [--prompt N] [--first N] [--chunk N]
+// usage: quern_logits MODEL TOKENS.json OUT.f32 [--context N] [--prompt N] [--first N] [--chunk N]
 // [--threads N]
 //
 // TOKENS.json is one array of ids. The first --prompt of them run in steps of --chunk rows, the others one by
@@ -17,6 +17,7 @@
 #include <string>
 
 #include "formats/gguf.h"
+#include "models/checkpoint.h"
 #include "models/model.h"
 
 namespace quern {
@@ -43,7 +44,7 @@ Result<Arguments> parse(int argc, char** argv) {
       return fail(ErrorCode::invalid_argument, "{} wants a number", word);
   }
   if (names.size() != 3)
-    return fail(ErrorCode::invalid_argument, "usage: quern_logits MODEL.gguf TOKENS.json OUT.f32");
+    return fail(ErrorCode::invalid_argument, "usage: quern_logits MODEL TOKENS.json OUT.f32");
   a.model = names[0];
   a.tokens = names[1];
   a.out = names[2];
@@ -66,7 +67,8 @@ Result<> run(const Arguments& a) {
   QUERN_TRY(const auto tokens, read_tokens(a.tokens));
   const auto count = static_cast<int64_t>(tokens.size());
   QUERN_TRY(const auto backend, make_cpu_backend({.threads = static_cast<int>(a.numbers.at("--threads"))}));
-  QUERN_TRY(const auto source, open_gguf(a.model));
+  const bool folder = std::filesystem::is_directory(a.model);
+  QUERN_TRY(const auto source, folder ? open_checkpoint(a.model, {}) : open_gguf(a.model));
   const int64_t chunk = a.numbers.at("--chunk");
   QUERN_TRY(const auto model,
             load_model(*source, *backend, {.max_batch_rows = chunk, .context = a.numbers.at("--context")}));
