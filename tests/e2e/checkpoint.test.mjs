@@ -50,7 +50,7 @@ test("perplexity is PyTorch's, and the GGUF agrees", () => {
   assert.ok(report.against.same_top.value > 0.999, out);
 });
 
-test("inspect, run, tokenize and bench take it", () => {
+test("inspect, run and tokenize take it", () => {
   const report = JSON.parse(run("inspect", checkpoint, "--json").out);
   const same = JSON.parse(run("inspect", gguf, "--json").out);
   for (const key of ["architecture", "parameters", "context", "layers", "dim", "heads", "kv_heads", "head_dim", "vocabulary", "kv_bytes_per_token"])

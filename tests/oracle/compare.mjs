@@ -102,8 +102,9 @@ console.log("case".padEnd(44), "mean KL".padStart(9), "max KL".padStart(9), "lim
 const wanted = new RegExp(options.only);
 for (const one of cases.filter((c) => wanted.test(c.name))) {
   const file = one.file ?? join(options.models ?? scratch, `${one.name.replaceAll(/[^\w.-]+/g, "_")}.gguf`);
-  // A checkpoint runs here as it is, and there as the GGUF file made of it.
-  const checkpoint = one.checkpoint && `${file}.checkpoint`;
+  // A checkpoint runs here as it is, and there as the GGUF file made of it. Its folder names the model, and llama.cpp
+  // expects tokens of its own where a name has "phi3" in it.
+  const checkpoint = one.checkpoint && join(scratch, "random");
   const make = (program, ...args) => execFileSync(join(options.quern, program), args, { stdio: ["ignore", "ignore", "inherit"] });
   if (checkpoint) {
     makeCheckpoint(checkpoint, one.checkpoint, one.seed);
@@ -113,7 +114,8 @@ for (const one of cases.filter((c) => wanted.test(c.name))) {
   }
   const reference = await theirs(file, one);
   const result = compare(reference.rows, ours(checkpoint ?? file, reference, one), one.experts);
-  if (!one.file && !options.models) for (const path of [file, checkpoint].filter(Boolean)) rmSync(path, { recursive: true });
+  if (one.make && !options.models) rmSync(file);
+  if (checkpoint) rmSync(checkpoint, { recursive: true });
   const limit = limits[one.format];
   // Logits that differ by δ (standard deviation) have a divergence of about δ²/2: a near-tie is a gap of a few δ.
   const ok = result.mean < limit && (one.experts || result.gap < 4 * Math.sqrt(2 * limit));
