@@ -41,7 +41,8 @@ Result<std::unique_ptr<WeightSource>> open_folder(const fs::path& folder) {
   if (found.empty() && is_checkpoint(folder)) return open_checkpoint_with_text(folder);
   if (found.empty())
     return fail(ErrorCode::not_found,
-                "{}: the folder has neither a .gguf file nor config.json and safetensors", folder.string());
+                "{}: the folder has no .gguf file, and no checkpoint (config.json and .safetensors)",
+                folder.string());
   std::ranges::sort(found);
   std::string names;
   for (const fs::path& path : found) names += (names.empty() ? "" : ", ") + path.filename().string();
