@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -55,10 +56,11 @@ void MappedFile::on_bus_error(int signal, siginfo_t* info, void* context) {
     // All the rest at once: what lies behind the new end of a file is gone too.
     const uintptr_t page = address / page_size * page_size;
     g->cut.store(true, std::memory_order_release);
-    void* zeros = mmap(reinterpret_cast<void*>(page), begin + g->size - page, PROT_READ,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    // The system call itself: sanitizers take the library's function for a write to memory.
+    const long zeros = syscall(SYS_mmap, page, begin + g->size - page, PROT_READ,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     errno = saved_errno;
-    if (zeros != MAP_FAILED) return;
+    if (zeros != -1) return;
     break;
   }
   pass_on(signal, info, context);
@@ -112,6 +114,14 @@ Result<> MappedFile::check() const {
       same_time(info.st_mtim, written_))
     return {};
   return fail(ErrorCode::io, "{}: the file was changed while it was in use: load the model again", path_);
+}
+
+void MappedFile::let_go(std::span<const std::byte> part) const {
+  if (part.data() < data_ || part.data() + part.size() > data_ + size_) return;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(part.data()) + page_size - 1) / page_size * page_size;
+  const uintptr_t end = reinterpret_cast<uintptr_t>(part.data() + part.size()) / page_size * page_size;
+  // What on_bus_error put there is private memory, and would be zeros again.
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept { *this = std::move(other); }

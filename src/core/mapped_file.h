@@ -31,6 +31,9 @@ class MappedFile {
   /// io when the file was cut short or written to since it was opened: what was read may be anything. (A file
   /// renamed over it, or its removal, does not matter: the mapping keeps the old one.) One fstat.
   Result<> check() const;
+  /// Whole pages of `part` leave this process (the system may keep them, to be read again). Bytes of another
+  /// file are left alone.
+  void let_go(std::span<const std::byte> part) const;
 
  private:
   struct Guard;

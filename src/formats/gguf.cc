@@ -37,6 +37,9 @@ class GgufSource : public WeightSource {
     for (const MappedFile& file : files_) QUERN_TRY_VOID(file.check());
     return {};
   }
+  void let_go(std::span<const std::byte> data) const override {
+    for (const MappedFile& file : files_) file.let_go(data);
+  }
 
  private:
   std::string name_;

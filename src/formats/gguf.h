@@ -27,8 +27,9 @@ struct GgufTensor {
   std::vector<int64_t> shape;  // outermost first
 };
 
-/// Writes a GGUF v3 file: everything but the tensors' data is given first, then the data in the same order.
-/// The file appears whole (temporary file, fsync, rename) or not at all.
+/// Writes a GGUF v3 file: everything but the tensors' data is given first, then the data in the same order
+/// (`write`) or in any (`write_at`). The file appears whole (a file without a name where the system has that,
+/// else a temporary one; fsync, rename) or not at all.
 ///
 /// Metadata has forgotten how wide its values were, so they are written as llama.cpp expects them: unsigned
 /// integers as u32 and signed ones as i32, or 64 bits wide where a value (or one of an array) does not fit;
@@ -40,8 +41,12 @@ class GgufWriter {
                                                     const Metadata& metadata,
                                                     std::vector<GgufTensor> tensors);
   virtual ~GgufWriter() = default;
-  /// Appends the next bytes of the current tensor; padding between tensors is written by itself.
+  /// Appends the next bytes of the current tensor; padding between tensors is there by itself.
   virtual Result<> write(std::span<const std::byte> data) = 0;
+  /// Bytes [offset, offset + data.size()) of a tensor, each to be written once; from any thread.
+  virtual Result<> write_at(size_t tensor, uint64_t offset, std::span<const std::byte> data) = 0;
+  /// The same keys with other values of the same size: what is known only in the end.
+  virtual Result<> replace_metadata(const Metadata& metadata) = 0;
   /// All data must have been written. Flushes, syncs and renames into place.
   virtual Result<> finish() = 0;
 };

@@ -23,6 +23,8 @@ using gguf::ValueType;
 // Of a tensor, and of all: beyond any file system's limit.
 constexpr uint64_t kMaxBytes = uint64_t{1} << 62;
 
+constexpr size_t kEarlySync = 256 << 10;
+
 /// Appends little-endian values to a string of bytes.
 class Encoder {
  public:
@@ -132,54 +134,136 @@ Result<uint64_t> size_of(const GgufTensor& tensor, const std::string& path) {
   return *bytes;
 }
 
-class FileWriter : public GgufWriter {
+/// A file that has a name only once it is whole. A process that is killed leaves nothing behind, where the
+/// file system can do that.
+class NamelessFile {
  public:
-  FileWriter(std::filesystem::path path, std::filesystem::path temporary, int fd)
-      : path_(std::move(path)), temporary_(std::move(temporary)), fd_(fd) {}
-  ~FileWriter() override {
+  NamelessFile() = default;
+  NamelessFile(const NamelessFile&) = delete;
+  NamelessFile& operator=(const NamelessFile&) = delete;
+  ~NamelessFile() {
     if (fd_ >= 0) close(fd_);
-    if (!finished_) unlink(temporary_.c_str());
+    if (!temporary_.empty()) unlink(temporary_.c_str());
   }
 
-  Result<> start(const Metadata& metadata, std::vector<GgufTensor> tensors);
-  Result<> write(std::span<const std::byte> data) override;
-  Result<> finish() override;
+  Result<> open_beside(const std::filesystem::path& path) {
+    path_ = path;
+    fd_ = open(folder().c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+    if (fd_ >= 0) return {};
+    temporary_ = temporary_name();
+    fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd_ >= 0) return {};
+    temporary_.clear();
+    return error("create");
+  }
+  int fd() const { return fd_; }
+  /// Syncs it and gives it its name.
+  Result<> publish() {
+    if (fsync(fd_) != 0) return error("sync");
+    if (temporary_.empty()) {
+      const std::string name = temporary_name();  // linking cannot replace a file; renaming can
+      const std::string self = fmt::format("/proc/self/fd/{}", fd_);
+      if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) != 0)
+        return error("link");
+      temporary_ = name;
+    }
+    if (close(std::exchange(fd_, -1)) != 0) return error("close");
+    if (rename(temporary_.c_str(), path_.c_str()) != 0) return error("rename");
+    temporary_.clear();
+    return sync_folder();
+  }
+  tl::unexpected<Error> error(std::string_view what) const {
+    return fail(ErrorCode::io, "{}: cannot {}: {}", path_.string(), what, std::strerror(errno));
+  }
 
  private:
-  Result<> write_all(std::span<const std::byte> data);
-  tl::unexpected<Error> io_error(std::string_view what) const {
-    return fail(ErrorCode::io, "{}: cannot {}: {}", temporary_.string(), what, std::strerror(errno));
+  std::filesystem::path folder() const { return path_.has_parent_path() ? path_.parent_path() : "."; }
+  std::string temporary_name() const {
+    static std::atomic<unsigned> counter{0};
+    return fmt::format("{}.{}-{}.tmp", path_.string(), getpid(),
+                       counter.fetch_add(1, std::memory_order_relaxed));
+  }
+  /// Without this the name could still be lost when the machine fails.
+  Result<> sync_folder() const {
+    const int fd = open(folder().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return error("sync its folder");
+    const int synced = fsync(fd);
+    const int code = errno;
+    close(fd);
+    errno = code;
+    // Some file systems cannot sync folders; they say EINVAL.
+    if (synced != 0 && code != EINVAL) return error("sync its folder");
+    return {};
   }
 
   std::filesystem::path path_;
-  std::filesystem::path temporary_;
-  int fd_;
-  bool finished_ = false;
-  uint64_t alignment_ = gguf::kDefaultAlignment;
-  std::vector<GgufTensor> tensors_;
-  std::vector<uint64_t> sizes_;
-  size_t current_ = 0;    // the tensor that comes next or is being written
-  uint64_t written_ = 0;  // of the current tensor
+  std::string temporary_;  // empty: it has no name
+  int fd_ = -1;
 };
 
-Result<> FileWriter::write_all(std::span<const std::byte> data) {
+class FileWriter : public GgufWriter {
+ public:
+  explicit FileWriter(std::string name) : name_(std::move(name)) {}
+
+  Result<> start(const std::filesystem::path& path, const Metadata& metadata,
+                 std::vector<GgufTensor> tensors);
+  Result<> write(std::span<const std::byte> data) override;
+  Result<> write_at(size_t tensor, uint64_t offset, std::span<const std::byte> data) override;
+  Result<> replace_metadata(const Metadata& metadata) override;
+  Result<> finish() override;
+
+ private:
+  struct Slot {
+    uint64_t at = 0;  // of the tensors' part
+    uint64_t bytes = 0;
+    std::atomic<uint64_t> written{0};
+  };
+  Result<> place_tensors();
+  Result<std::string> header(const Metadata& metadata) const;
+  Result<> write_all(std::span<const std::byte> data, uint64_t at);
+
+  const std::string name_;
+  NamelessFile file_;
+  uint64_t alignment_ = gguf::kDefaultAlignment;
+  std::vector<GgufTensor> tensors_;
+  std::unique_ptr<Slot[]> slots_;
+  uint64_t header_bytes_ = 0;
+  size_t current_ = 0;   // for `write`: the tensor that comes next or is being written
+  uint64_t filled_ = 0;  // of the current tensor
+};
+
+Result<> FileWriter::write_all(std::span<const std::byte> data, uint64_t at) {
   while (!data.empty()) {
-    const ssize_t n = ::write(fd_, data.data(), std::min<size_t>(data.size(), size_t{1} << 30));
+    const size_t most = std::min<size_t>(data.size(), size_t{1} << 30);
+    const ssize_t n = pwrite(file_.fd(), data.data(), most, static_cast<off_t>(at));
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return io_error("write");
+    if (n < 0) return file_.error("write");
     data = data.subspan(static_cast<size_t>(n));
+    at += static_cast<uint64_t>(n);
   }
   return {};
 }
 
-Result<> FileWriter::start(const Metadata& metadata, std::vector<GgufTensor> tensors) {
-  tensors_ = std::move(tensors);
-  if (metadata.contains("general.alignment")) {
-    alignment_ = metadata.uint("general.alignment").value_or(0);
-    if (alignment_ < 8 || alignment_ > gguf::kMaxAlignment || (alignment_ & (alignment_ - 1)) != 0)
-      return fail(ErrorCode::invalid_argument, "{}: general.alignment must be a power of two from 8 to {}",
-                  path_.string(), gguf::kMaxAlignment);
+Result<> FileWriter::place_tensors() {
+  slots_ = std::make_unique<Slot[]>(tensors_.size());
+  std::unordered_set<std::string_view> names;
+  uint64_t offset = 0;
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    const GgufTensor& tensor = tensors_[i];
+    if (tensor.name.empty() || tensor.name.size() > gguf::kMaxName || !names.insert(tensor.name).second)
+      return fail(ErrorCode::invalid_argument, "{}: tensor name {} is empty, too long or there twice", name_,
+                  printable(tensor.name));
+    QUERN_TRY(slots_[i].bytes, size_of(tensor, name_));
+    slots_[i].at = offset;
+    // Neither is above kMaxBytes, so the sum cannot wrap.
+    offset = (offset + slots_[i].bytes + alignment_ - 1) / alignment_ * alignment_;
+    if (offset > kMaxBytes)
+      return fail(ErrorCode::invalid_argument, "{}: the tensors are too large for a file", name_);
   }
+  return {};
+}
+
+Result<std::string> FileWriter::header(const Metadata& metadata) const {
   Encoder out;
   out.put(std::array<char, 4>{'G', 'G', 'U', 'F'});
   out.put(uint32_t{3});
@@ -187,74 +271,88 @@ Result<> FileWriter::start(const Metadata& metadata, std::vector<GgufTensor> ten
   out.put(static_cast<uint64_t>(metadata.entries().size()));
   for (const auto& [key, value] : metadata.entries()) {
     if (key.empty() || key.size() > gguf::kMaxName)
-      return fail(ErrorCode::invalid_argument, "{}: a key of {} bytes", path_.string(), key.size());
+      return fail(ErrorCode::invalid_argument, "{}: a key of {} bytes", name_, key.size());
     out.put_string(key);
     out.put_value(value);
   }
-  uint64_t offset = 0;
-  std::unordered_set<std::string_view> names;
-  for (const GgufTensor& tensor : tensors_) {
-    if (tensor.name.empty() || tensor.name.size() > gguf::kMaxName || !names.insert(tensor.name).second)
-      return fail(ErrorCode::invalid_argument, "{}: tensor name {} is empty, too long or there twice",
-                  path_.string(), printable(tensor.name));
-    QUERN_TRY(const uint64_t bytes, size_of(tensor, path_.string()));
-    sizes_.push_back(bytes);
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    const GgufTensor& tensor = tensors_[i];
     out.put_string(tensor.name);
     out.put(static_cast<uint32_t>(tensor.shape.size()));
-    for (size_t i = tensor.shape.size(); i-- > 0;) out.put(static_cast<uint64_t>(tensor.shape[i]));
+    for (size_t d = tensor.shape.size(); d-- > 0;) out.put(static_cast<uint64_t>(tensor.shape[d]));
     out.put(static_cast<uint32_t>(tensor.dtype));
-    out.put(offset);
-    // Neither is above kMaxBytes, so the sum cannot wrap.
-    offset = (offset + bytes + alignment_ - 1) / alignment_ * alignment_;
-    if (offset > kMaxBytes)
-      return fail(ErrorCode::invalid_argument, "{}: the tensors are too large for a file", path_.string());
+    out.put(slots_[i].at);
   }
   out.pad(alignment_);
-  return write_all(std::as_bytes(std::span(out.bytes())));
+  return out.bytes();
+}
+
+Result<> FileWriter::start(const std::filesystem::path& path, const Metadata& metadata,
+                           std::vector<GgufTensor> tensors) {
+  tensors_ = std::move(tensors);
+  if (metadata.contains("general.alignment")) {
+    alignment_ = metadata.uint("general.alignment").value_or(0);
+    if (alignment_ < 8 || alignment_ > gguf::kMaxAlignment || (alignment_ & (alignment_ - 1)) != 0)
+      return fail(ErrorCode::invalid_argument, "{}: general.alignment must be a power of two from 8 to {}",
+                  name_, gguf::kMaxAlignment);
+  }
+  QUERN_TRY_VOID(place_tensors());
+  QUERN_TRY(const std::string bytes, header(metadata));
+  QUERN_TRY_VOID(file_.open_beside(path));
+  header_bytes_ = bytes.size();
+  uint64_t total = header_bytes_;
+  if (!tensors_.empty()) {
+    const Slot& last = slots_[tensors_.size() - 1];
+    total += (last.at + last.bytes + alignment_ - 1) / alignment_ * alignment_;
+  }
+  // Zeros between the tensors, without writing them.
+  if (ftruncate(file_.fd(), static_cast<off_t>(total)) != 0) return file_.error("write");
+  return write_all(std::as_bytes(std::span(bytes)), 0);
+}
+
+Result<> FileWriter::replace_metadata(const Metadata& metadata) {
+  QUERN_TRY(const std::string bytes, header(metadata));
+  if (bytes.size() != header_bytes_)
+    return fail(ErrorCode::internal, "{}: the metadata changed its size from {} to {} bytes", name_,
+                header_bytes_, bytes.size());
+  return write_all(std::as_bytes(std::span(bytes)), 0);
+}
+
+Result<> FileWriter::write_at(size_t tensor, uint64_t offset, std::span<const std::byte> data) {
+  if (tensor >= tensors_.size() || offset > slots_[tensor].bytes ||
+      data.size() > slots_[tensor].bytes - offset)
+    return fail(ErrorCode::internal, "{}: {} bytes more than the tensors hold", name_, data.size());
+  Slot& slot = slots_[tensor];
+  const uint64_t at = header_bytes_ + slot.at + offset;
+  QUERN_TRY_VOID(write_all(data, at));
+  // The disk begins at once, so that the sync in the end has little left to wait for.
+  if (data.size() >= kEarlySync)
+    sync_file_range(file_.fd(), static_cast<off_t>(at), static_cast<off_t>(data.size()),
+                    SYNC_FILE_RANGE_WRITE);
+  slot.written.fetch_add(data.size(), std::memory_order_relaxed);
+  return {};
 }
 
 Result<> FileWriter::write(std::span<const std::byte> data) {
   while (!data.empty()) {
-    if (current_ == tensors_.size())
-      return fail(ErrorCode::internal, "{}: {} bytes more than the tensors hold", path_.string(),
-                  data.size());
-    const auto part = static_cast<size_t>(std::min<uint64_t>(data.size(), sizes_[current_] - written_));
-    QUERN_TRY_VOID(write_all(data.first(part)));
+    const uint64_t room = current_ < tensors_.size() ? slots_[current_].bytes - filled_ : data.size();
+    const auto part = static_cast<size_t>(std::min<uint64_t>(data.size(), room));
+    QUERN_TRY_VOID(write_at(current_, filled_, data.first(part)));
     data = data.subspan(part);
-    written_ += part;
-    if (written_ < sizes_[current_]) continue;
-    static constexpr std::byte kZeros[4096] = {};
-    uint64_t padding = (alignment_ - written_ % alignment_) % alignment_;
-    while (padding != 0) {
-      const auto step = static_cast<size_t>(std::min<uint64_t>(padding, sizeof(kZeros)));
-      QUERN_TRY_VOID(write_all({kZeros, step}));
-      padding -= step;
-    }
+    filled_ += part;
+    if (filled_ < slots_[current_].bytes) continue;
     ++current_;
-    written_ = 0;
+    filled_ = 0;
   }
   return {};
 }
 
 Result<> FileWriter::finish() {
-  if (current_ != tensors_.size())
-    return fail(ErrorCode::internal, "{}: tensor {} was not written in full", path_.string(),
-                printable(tensors_[current_].name));
-  if (fsync(fd_) != 0) return io_error("sync");
-  if (close(std::exchange(fd_, -1)) != 0) return io_error("close");
-  if (rename(temporary_.c_str(), path_.c_str()) != 0) return io_error("rename");
-  finished_ = true;
-  // Without this the name could still be lost when the machine fails.
-  const std::filesystem::path folder = path_.has_parent_path() ? path_.parent_path() : ".";
-  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return io_error("sync its folder");
-  const int synced = fsync(fd);
-  const int error = errno;
-  close(fd);
-  errno = error;
-  // Some file systems cannot sync folders; they say EINVAL.
-  if (synced != 0 && error != EINVAL) return io_error("sync its folder");
-  return {};
+  for (size_t i = 0; i < tensors_.size(); ++i)
+    if (slots_[i].written.load(std::memory_order_relaxed) != slots_[i].bytes)
+      return fail(ErrorCode::internal, "{}: tensor {} was not written in full", name_,
+                  printable(tensors_[i].name));
+  return file_.publish();
 }
 
 }  // namespace
@@ -262,13 +360,8 @@ Result<> FileWriter::finish() {
 Result<std::unique_ptr<GgufWriter>> GgufWriter::create(const std::filesystem::path& path,
                                                        const Metadata& metadata,
                                                        std::vector<GgufTensor> tensors) {
-  static std::atomic<unsigned> counter{0};
-  const std::filesystem::path temporary =
-      path.string() + fmt::format(".{}-{}.tmp", getpid(), counter.fetch_add(1, std::memory_order_relaxed));
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (fd < 0) return fail(ErrorCode::io, "{}: cannot create: {}", temporary.string(), std::strerror(errno));
-  auto writer = std::make_unique<FileWriter>(path, temporary, fd);
-  QUERN_TRY_VOID(writer->start(metadata, std::move(tensors)));
+  auto writer = std::make_unique<FileWriter>(path.string());
+  QUERN_TRY_VOID(writer->start(path, metadata, std::move(tensors)));
   return writer;
 }
 

@@ -104,6 +104,39 @@ TEST(GgufWriter, LeavesNothingBehindUnlessFinished) {
   EXPECT_EQ(files_in(folder.path()), 0u);
 }
 
+TEST(GgufWriter, TensorsMayComeInAnyOrderAndNumbersInTheEnd) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "w.gguf";
+  const auto metadata = [](double error) {
+    Metadata m;
+    m.add("errors", Metadata::Array{std::vector<double>{error, 2 * error}});
+    return m;
+  };
+  auto writer = GgufWriter::create(path, metadata(0), {{"a", DType::F32, {3}}, {"b", DType::F32, {2}}});
+  ASSERT_TRUE(writer) << writer.error().message;
+  ASSERT_TRUE((*writer)->write_at(1, 4, bytes_of("5678")));
+  ASSERT_TRUE((*writer)->write_at(0, 0, bytes_of("abcdefghijkl")));
+  EXPECT_FALSE((*writer)->finish()) << "a part of b is missing";
+  ASSERT_TRUE((*writer)->write_at(1, 0, bytes_of("1234")));
+  EXPECT_FALSE((*writer)->write_at(1, 5, bytes_of("1234")));
+  EXPECT_FALSE((*writer)->write_at(2, 0, bytes_of("1")));
+  Metadata longer = metadata(1);
+  longer.add("more", uint64_t{1});
+  EXPECT_FALSE((*writer)->replace_metadata(longer));
+  ASSERT_TRUE((*writer)->replace_metadata(metadata(0.25)));
+  const auto finished = (*writer)->finish();
+  ASSERT_TRUE(finished) << finished.error().message;
+  const auto file = open_gguf(path);
+  ASSERT_TRUE(file) << file.error().message;
+  EXPECT_EQ((*file)->metadata().numbers("errors"), (std::vector<double>{0.25, 0.5}));
+  const auto text = [&](const char* name) {
+    const auto data = (*file)->find(name)->data;
+    return std::string(reinterpret_cast<const char*>(data.data()), data.size());
+  };
+  EXPECT_EQ(text("a"), "abcdefghijkl");
+  EXPECT_EQ(text("b"), "12345678");
+}
+
 TEST(GgufWriter, ReplacesAFileOnlyWhenWhole) {
   const TemporaryFolder folder;
   const auto path = folder.write("w.gguf", "old");

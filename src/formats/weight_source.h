@@ -28,6 +28,8 @@ class WeightSource {
   /// io when a file behind it was cut short or written to since it was opened: what has been read from the
   /// tensors may be anything, but reading them stays safe. Costs a system call a file.
   virtual Result<> check() const { return {}; }
+  /// A hint: these bytes of a tensor will not be read again soon. Reading them stays possible.
+  virtual void let_go(std::span<const std::byte> data) const {}
 };
 
 }  // namespace quern

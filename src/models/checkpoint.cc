@@ -43,6 +43,9 @@ class CheckpointSource final : public WeightSource {
   const std::string& name() const override { return name_; }
   uint64_t bytes() const override { return bytes_; }
   Result<> check() const override { return files_.check(); }
+  void let_go(std::span<const std::byte> data) const override {
+    for (const MappedFile& file : files_.files) file.let_go(data);
+  }
 
  private:
   std::string name_;

@@ -190,7 +190,7 @@ ExpressionPtr ExpressionParser::parse_filters(ExpressionPtr value) {
 
 std::string ExpressionParser::parse_dotted_name(std::string_view what) {
   std::string name = expect_name(what);
-  while (take_op(".")) name += "." + expect_name(what);
+  while (take_op(".")) name.append(".").append(expect_name(what));
   return name;
 }
 

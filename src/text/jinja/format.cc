@@ -71,7 +71,7 @@ Spec parse_spec(std::string_view text) {
 
 void add_commas(std::string& digits) {
   const size_t point = std::min(digits.find_first_of(".e"), digits.size());
-  for (size_t i = point; i > 3; i -= 3) digits.insert(i - 3, ",");
+  for (size_t i = point; i > 3; i -= 3) digits.insert(i - 3, 1, ',');
 }
 
 /// Digits of |value| in the base that `type` names.

@@ -1,0 +1,39 @@
+// From a model in any types to a GGUF file in others.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <vector>
+
+#include "models/gguf_tensors.h"
+#include "models/quantization_report.h"
+#include "quantize/imatrix.h"
+
+namespace quern {
+
+struct QuantizeOptions {
+  /// The type of each tensor. Its rows must be whole blocks of the type used.
+  std::function<TypeChoice(const GgufTensorPlan&)> choose;
+  const ImportanceMatrix* importance = nullptr;  // must outlive the call
+  int threads = 0;                               // 0: physical cores, at least two
+  Metadata extra;                                // wins over the source's metadata
+  /// Bytes of the source that are done; false cancels. From any thread, one call at a time.
+  std::function<bool(uint64_t done, uint64_t total)> progress;
+};
+
+struct QuantizeReport {
+  std::vector<QuantizedTensor> tensors;  // in the file's order
+  uint64_t source_bytes = 0, bytes = 0;  // of all tensors
+  double encode_seconds = 0;             // of one thread's time, were the work shared evenly: without writing
+  double total_seconds = 0;              // until all of it is on disk
+};
+
+/// Reads the source piece by piece and writes the file as it goes (whole or not at all): memory is a few
+/// megabytes a thread, and pages of a mapped source are let go when they are done. Encoding, writing and
+/// the disk's own work overlap.
+///
+/// Fails with corrupt on weights that are not finite, naming tensor and row; cancelled; io.
+Result<QuantizeReport> quantize(const WeightSource& source, const std::filesystem::path& destination,
+                                const QuantizeOptions& options);
+
+}  // namespace quern
