@@ -214,8 +214,8 @@ const std::vector<KnownPatterns>& known_patterns() {
        false,
        false,
        {R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|…)"}},
-      {"deepseek-llm", false, false, {R"([\r\n])", R"(\s?[A-Za-zµ…)"}},
-      {"deepseek-coder", false, false, {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+…)"}},
+      {"deepseek-llm", false, false, {"[\r\n]", R"(\s?[A-Za-zµ…)"}},
+      {"deepseek-coder", false, false, {"[\r\n]", R"(\s?\p{L}+)", R"(\s?\p{P}+…)"}},
       {"deepseek-v3", false, false, {R"(\p{N}{1,3})", R"([一-龥぀-ゟ゠-ヿ]+)", "…"}},
   };
   return all;

@@ -51,6 +51,7 @@ TextRules TextRules::read(const Metadata& metadata, Warnings& warnings) {
   };
   constexpr std::string_view normalization = "tokenizer.quern.normalization",
                              prefix = "tokenizer.quern.space_prefix";
+  rules.escaped = word("tokenizer.ggml.model") == "llama";
   const std::string form = word(normalization);
   if (form == "nfc") {
     rules.normalization = Normalization::nfc;
@@ -77,7 +78,7 @@ TextRules TextRules::read(const Metadata& metadata, Warnings& warnings) {
 bool TextRules::wants_space(std::string_view text, bool starts, bool adds_space) const {
   if (!starts) return false;
   if (prefix == Prefix::unsaid) return adds_space;
-  return !text.starts_with(' ') && !text.starts_with(escaped_space);
+  return !text.starts_with(' ') && !(escaped && text.starts_with(escaped_space));
 }
 
 std::string normalize(std::string_view text, Normalization form) {

@@ -20,6 +20,7 @@ struct TextRules {
   };
   Normalization normalization = Normalization::none;
   Prefix prefix = Prefix::unsaid;  // each, first: not where a space is there already
+  bool escaped = false;            // "▁" is a space, too
 
   /// An unknown word is left out, with a warning.
   static TextRules read(const Metadata& metadata, Warnings& warnings);

@@ -3,19 +3,27 @@
 #include <array>
 
 #include "text/tokenizer_vocabulary.h"
+#include "text/unicode.h"
 
 namespace quern {
 namespace {
 
-bool is_ascii_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
-
-std::string_view strip_left(std::string_view text) {
-  while (!text.empty() && is_ascii_space(text.front())) text.remove_prefix(1);
+std::string_view strip_begin(std::string_view text) {
+  while (!text.empty()) {
+    const Utf8Step step = decode_utf8(text);
+    if (char_class(step.code_point) != CharClass::space) break;
+    text.remove_prefix(step.length);
+  }
   return text;
 }
 
 std::string_view strip_end(std::string_view text) {
-  while (!text.empty() && is_ascii_space(text.back())) text.remove_suffix(1);
+  while (!text.empty()) {
+    size_t last = text.size() - 1;
+    while (last > 0 && text.size() - last < 4 && (static_cast<uint8_t>(text[last]) & 0xC0) == 0x80) --last;
+    if (char_class(decode_utf8(text.substr(last)).code_point) != CharClass::space) break;
+    text.remove_suffix(text.size() - last);
+  }
   return text;
 }
 
@@ -36,7 +44,7 @@ void cut(const Vocabulary& vocabulary, int32_t token, std::vector<Fragment>& fra
       if (!before.empty()) out.push_back({-1, before});
       out.push_back({token, {}});
       rest.remove_prefix(at + spelling.size());
-      if (vocabulary.has(token, Vocabulary::strip_right)) rest = strip_left(rest);
+      if (vocabulary.has(token, Vocabulary::strip_right)) rest = strip_begin(rest);
     }
     if (!rest.empty()) out.push_back({-1, rest});
   }
