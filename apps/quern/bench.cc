@@ -218,9 +218,8 @@ void print_json(const Config& config, const MachineLimits& limits, const std::ve
 
 Result<> bench(const BenchFlags& flags) {
   QUERN_TRY(const Config config, flags.common.load(true));
-  QUERN_TRY(const std::string reference,
-            local_reference(flags.common, config, model_or_default(flags.model, config)));
-  QUERN_TRY(const auto source, open_model_source(reference, config.model_path));
+  QUERN_TRY(const ModelFiles files, local_model(flags.common, config, model_or_default(flags.model, config)));
+  QUERN_TRY(const auto source, open_model_source(files, config.model_path));
   QUERN_TRY(const auto backend, backend_of(config));
   ModelOptions options;
   options.context = flags.depth + std::max(flags.prompt, flags.generate);
@@ -243,7 +242,7 @@ Result<> bench(const BenchFlags& flags) {
   if (flags.json)
     print_json(config, limits, results);
   else
-    print_table(reference, backend->description(), limits, results);
+    print_table(files.reference, backend->description(), limits, results);
   return {};
 }
 

@@ -12,21 +12,19 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr auto kBetweenLines = std::chrono::seconds(5);
 
-/// What engine's open_model_source takes.
-Result<std::string> path_of(const LocalModel& model) {
-  if (!model.tokenizer_folder.empty())
-    return fail(ErrorCode::unsupported,
-                "{}: a tokenizer from another repository is not supported yet: leave the part after @ out",
-                model.id);
-  if (model.kind == LocalModel::Kind::guide) return model.id;
-  return model.kind == LocalModel::Kind::gguf ? model.files.front().string() : model.folder.string();
-}
-
 }  // namespace
+
+ModelFiles files_of(const LocalModel& model) {
+  if (model.kind == LocalModel::Kind::guide) return model.id;
+  const bool gguf = model.kind == LocalModel::Kind::gguf;
+  ModelFiles files((gguf ? model.files.front() : model.folder).string());
+  files.tokenizer_folder = model.tokenizer_folder.string();
+  return files;
+}
 
 FetchModel fetch_through(Hub hub) {
   return [hub = std::move(hub)](const std::string& reference,
-                                const FetchProgress& progress) -> Result<std::string> {
+                                const FetchProgress& progress) -> Result<ModelFiles> {
     std::stop_source stop;
     auto last_line = Clock::now();
     const auto show = [&](const HubProgress& now) {
@@ -40,16 +38,15 @@ FetchModel fetch_through(Hub hub) {
                                 {"seconds_left", now.eta_s}});
     };
     QUERN_TRY(const LocalModel model, hub.fetch(reference, show, stop.get_token()));
-    return path_of(model);
+    return files_of(model);
   };
 }
 
-Result<std::string> local_reference(const CommonFlags& flags, const Config& config,
-                                    const std::string& reference) {
+Result<ModelFiles> local_model(const CommonFlags& flags, const Config& config, const std::string& reference) {
   if (is_local_model(reference, config.model_path)) return reference;
   QUERN_TRY(HubOptions options, hub_options(flags, config));
   const Hub hub(std::move(options));
-  if (const auto here = hub.find(reference)) return path_of(*here);
+  if (const auto here = hub.find(reference)) return files_of(*here);
   std::optional<ProgressBars> bars;  // a reference that is wrong shows none
   const auto model = hub.fetch(reference, [&](const HubProgress& now) {
     if (!bars && now.phase != HubProgress::Phase::asking)
@@ -58,7 +55,7 @@ Result<std::string> local_reference(const CommonFlags& flags, const Config& conf
   });
   if (bars) bars->finish(0, model ? "here" : "failed");
   if (!model) return fail(model.error());
-  return path_of(*model);
+  return files_of(*model);
 }
 
 }  // namespace quern

@@ -10,8 +10,10 @@ namespace quern {
 FetchModel fetch_through(Hub hub);
 
 /// For a command: the reference itself where it is local, else the model is fetched (with a bar on a
-/// terminal) and the path of its file returned.
-Result<std::string> local_reference(const CommonFlags& flags, const Config& config,
-                                    const std::string& reference);
+/// terminal).
+Result<ModelFiles> local_model(const CommonFlags& flags, const Config& config, const std::string& reference);
+
+/// What engine's open_model_source takes.
+ModelFiles files_of(const LocalModel& model);
 
 }  // namespace quern

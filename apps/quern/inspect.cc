@@ -2,6 +2,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "fetch_model.h"
 #include "hub_command.h"
 #include "models/checkpoint.h"
 #include "models/summary.h"
@@ -158,7 +159,7 @@ Result<> inspect(const InspectFlags& flags) {
     return {};
   }
   const bool file = found && found->kind == LocalModel::Kind::gguf;
-  QUERN_TRY(const auto source, file ? open_model_source(found->files.front().string(), "")
+  QUERN_TRY(const auto source, file ? open_model_source(files_of(*found), "")
                                     : open_model_source(reference, setup.config.model_path));
   print_source(*source, source->name(), flags);
   return {};

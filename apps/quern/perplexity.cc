@@ -35,9 +35,9 @@ Result<std::string> read_text(const std::string& path) {
 
 Result<Loaded> load(const CommonFlags& flags, const std::string& name, const Config& config, Backend& backend,
                     int64_t context) {
-  QUERN_TRY(const std::string reference, local_reference(flags, config, name));
+  QUERN_TRY(const ModelFiles files, local_model(flags, config, name));
   Loaded loaded;
-  QUERN_TRY(loaded.source, open_model_source(reference, config.model_path));
+  QUERN_TRY(loaded.source, open_model_source(files, config.model_path));
   ModelOptions options;
   options.context = context;
   QUERN_TRY(loaded.model, load_model(*loaded.source, backend, options));

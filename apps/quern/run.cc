@@ -14,6 +14,7 @@
 #include "command.h"
 #include "engine/chat_prompt.h"
 #include "fetch_model.h"
+#include "sampling/defaults.h"
 
 namespace quern {
 namespace {
@@ -81,8 +82,9 @@ class Chat {
     Request request;
     request.id = "terminal";
     request.prompt = std::move(tokens);
-    request.sampling.temperature = config_.default_temperature.value_or(0.7f);
-    request.sampling.top_p = config_.default_top_p.value_or(0.9f);
+    take_model_defaults(model_->source->metadata(), request.sampling);
+    if (config_.default_temperature) request.sampling.temperature = *config_.default_temperature;
+    if (config_.default_top_p) request.sampling.top_p = *config_.default_top_p;
     request.max_tokens = config_.default_max_tokens.value_or(config_.max_tokens_limit);
     // The queue outlives this call: an event may be on its way while the answer is cancelled.
     const auto queue = std::make_shared<EventQueue>();
@@ -232,9 +234,8 @@ Result<> run(RunFlags flags) {
   options.engine.context = config.context_size;
   options.engine.max_running = 1;
   options.engine.prefix_caching = config.prefix_caching;
-  QUERN_TRY(const std::string reference,
-            local_reference(flags.common, config, model_or_default(flags.model, config)));
-  QUERN_TRY(auto model, open_model(*backend, reference, options));
+  QUERN_TRY(const ModelFiles files, local_model(flags.common, config, model_or_default(flags.model, config)));
+  QUERN_TRY(auto model, open_model(*backend, files, options));
 
   struct sigaction action {};
   action.sa_handler = on_interrupt;  // without SA_RESTART: a read at the prompt returns

@@ -45,9 +45,8 @@ Result<std::vector<int32_t>> parse_ids(const std::string& text, int32_t vocab) {
 
 Result<> tokenize(const TokenizeFlags& flags) {
   QUERN_TRY(const Config config, flags.common.load(true));
-  QUERN_TRY(const std::string reference,
-            local_reference(flags.common, config, model_or_default(flags.model, config)));
-  QUERN_TRY(const auto source, open_model_source(reference, config.model_path));
+  QUERN_TRY(const ModelFiles files, local_model(flags.common, config, model_or_default(flags.model, config)));
+  QUERN_TRY(const auto source, open_model_source(files, config.model_path));
   std::vector<std::string> warnings;
   QUERN_TRY(const auto tokenizer, Tokenizer::from_metadata(source->metadata(), &warnings));
   for (const std::string& warning : warnings) log::warn(warning);

@@ -7,6 +7,7 @@
 
 #include "core/log.h"
 #include "engine/embedded_guide.h"
+#include "engine/other_tokenizer.h"
 #include "engine/served_model.h"
 #include "formats/gguf.h"
 #include "models/checkpoint.h"
@@ -62,14 +63,8 @@ std::optional<fs::path> existing_path(const std::string& reference, const std::s
 
 constexpr std::string_view kBundled = "quern/guide";
 
-}  // namespace
-
-bool is_local_model(const std::string& reference, const std::string& model_path) {
-  return reference == kBundled || existing_path(reference, model_path).has_value();
-}
-
-Result<std::unique_ptr<WeightSource>> open_model_source(const std::string& reference,
-                                                        const std::string& model_path) {
+/// The model as its own files have it.
+Result<std::unique_ptr<WeightSource>> open_own(const std::string& reference, const std::string& model_path) {
   if (reference.empty()) return fail(ErrorCode::invalid_argument, "the model reference is empty");
   if (reference == kBundled) {
     if (embedded_guide().empty())
@@ -91,6 +86,19 @@ Result<std::unique_ptr<WeightSource>> open_model_source(const std::string& refer
               "{}: no such file or folder, and this version cannot download from a hub: give the path of a "
               ".gguf file",
               reference);
+}
+
+}  // namespace
+
+bool is_local_model(const std::string& reference, const std::string& model_path) {
+  return reference == kBundled || existing_path(reference, model_path).has_value();
+}
+
+Result<std::unique_ptr<WeightSource>> open_model_source(const ModelFiles& files,
+                                                        const std::string& model_path) {
+  if (files.tokenizer_folder.empty()) return open_own(files.reference, model_path);
+  QUERN_TRY(auto model, open_own(files.reference, model_path));
+  return with_tokenizer(std::move(model), files.tokenizer_folder);
 }
 
 }  // namespace quern

@@ -44,7 +44,7 @@ enum class Turn { none, ahead, wanted };
 struct Entry {
   ModelStatus status;
   std::shared_ptr<ServedModel> model;  // null unless ready
-  std::string path;                    // where a fetched model lies
+  ModelFiles files;                    // of a fetched model
   Turn turn = Turn::none;
   bool draining = false;
   bool stale = false;       // its file was changed: it is to be unloaded, then loaded again
@@ -155,7 +155,8 @@ class ModelHostImpl final : public ModelHost {
   }
 
   bool needs_fetch(const Entry& entry) const {
-    return options_.fetch && entry.path.empty() && !is_local_model(entry.status.id, options_.load.model_path);
+    return options_.fetch && entry.files.reference.empty() &&
+           !is_local_model(entry.status.id, options_.load.model_path);
   }
 
   /// The next entry whose turn it is: asked for, longest first; then those ahead of need, in order. With
@@ -202,16 +203,16 @@ class ModelHostImpl final : public ModelHost {
     while (const auto index = take(stop, true)) {
       const std::string id = begin(*index, ModelState::downloading);
       log::info("fetching model", {{"model", id}});
-      auto path = options_.fetch(id, progress_of(*index, stop));
+      auto files = options_.fetch(id, progress_of(*index, stop));
       if (stop.stop_requested()) return;
-      if (!path) {
-        failed(*index, path.error());
+      if (!files) {
+        failed(*index, files.error());
         continue;
       }
       {
         const std::lock_guard lock(mutex_);
         Entry& entry = entries_[*index];
-        entry.path = *std::move(path);
+        entry.files = *std::move(files);
         entry.in_hand = false;
       }
       work_.notify_all();
@@ -229,8 +230,8 @@ class ModelHostImpl final : public ModelHost {
   }
 
   void load(size_t index, const std::stop_token& stop) {
-    const std::string reference = reference_of(index);
-    auto source = open_model_source(reference, options_.load.model_path);
+    const ModelFiles files = files_of(index);
+    auto source = open_model_source(files, options_.load.model_path);
     if (!source) return failed(index, source.error());
     const auto plan = plan_memory(backend_, **source, options_.load.engine, limit_, entries_.size());
     if (!plan) return failed(index, plan.error());
@@ -244,10 +245,10 @@ class ModelHostImpl final : public ModelHost {
     ready(index, *std::move(model));
   }
 
-  std::string reference_of(size_t index) const {
+  ModelFiles files_of(size_t index) const {
     const std::lock_guard lock(mutex_);
     const Entry& entry = entries_[index];
-    return entry.path.empty() ? entry.status.id : entry.path;
+    return entry.files.reference.empty() ? ModelFiles(entry.status.id) : entry.files;
   }
 
   /// Unloads others until `bytes` fit and counts them as taken. False: not now, or the host ends; the entry

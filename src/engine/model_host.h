@@ -27,10 +27,10 @@ struct ModelStatus {
   int64_t context = 0;
 };
 
-/// Fetches a model that is not on this machine and returns a path that is a local reference. Progress returns
-/// false to cancel.
+/// Fetches a model that is not on this machine and returns where its files lie now. Progress returns false to
+/// cancel.
 using FetchProgress = std::function<bool(uint64_t done, uint64_t total)>;
-using FetchModel = std::function<Result<std::string>(const std::string& reference, const FetchProgress&)>;
+using FetchModel = std::function<Result<ModelFiles>(const std::string& reference, const FetchProgress&)>;
 
 struct HostOptions {
   std::vector<std::string> models;  // LLM_ALLOWED_MODELS, in order

@@ -15,9 +15,9 @@ namespace {
 /// byte-level BPE with 50,000.
 constexpr uint64_t kTokenBytes = 200;
 
-/// Where a template can come from when the model has none of its own; `owner/repo@tokenizer-repo` comes with
-/// the hub.
-constexpr std::string_view kOtherTemplate = "use a file with tokenizer.chat_template";
+/// Where a template can come from when the model has none of its own.
+constexpr std::string_view kOtherTemplate =
+    "owner/repo@tokenizer-repo takes another repository's, or use a file with tokenizer.chat_template";
 
 void choose_template(ServedModel& model) {
   const TemplateChoice choice = choose_chat_template(model.source->metadata(), model.source->name());
@@ -136,12 +136,12 @@ Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const std::str
   return model;
 }
 
-Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const std::string& reference,
+Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const ModelFiles& files,
                                                 const LoadOptions& options, EngineObserver* observer) {
-  QUERN_TRY(auto source, open_model_source(reference, options.model_path));
+  QUERN_TRY(auto source, open_model_source(files, options.model_path));
   const uint64_t limit = options.memory_limit > 0 ? options.memory_limit : available_memory() / 10 * 9;
   QUERN_TRY(const MemoryPlan plan, plan_memory(backend, *source, options.engine, limit, 1));
-  return open_model(backend, reference, std::move(source), plan, options.engine, {}, observer);
+  return open_model(backend, files.reference, std::move(source), plan, options.engine, {}, observer);
 }
 
 }  // namespace quern

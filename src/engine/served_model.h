@@ -24,6 +24,18 @@ struct ServedModel {
   std::unique_ptr<Engine> engine;  // destroyed first
 };
 
+/// A model on this machine: what open_model_source takes.
+struct ModelFiles {
+  ModelFiles() = default;
+  // NOLINTNEXTLINE(google-explicit-constructor): most models are a path and nothing else
+  ModelFiles(std::string path) : reference(std::move(path)) {}
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  ModelFiles(const char* path) : reference(path) {}
+
+  std::string reference;         // a path as it stands or below model_path, or quern/guide
+  std::string tokenizer_folder;  // whose tokenizer and chat template are taken; empty: the model's own
+};
+
 struct LoadOptions {
   std::string model_path;  // LLM_MODEL_PATH
   EngineOptions engine;
@@ -49,7 +61,7 @@ Result<MemoryPlan> plan_memory(const Backend& backend, const WeightSource& sourc
 bool is_local_model(const std::string& reference, const std::string& model_path);
 
 /// Opens a local model's file without loading it; nothing of its weights is read.
-Result<std::unique_ptr<WeightSource>> open_model_source(const std::string& reference,
+Result<std::unique_ptr<WeightSource>> open_model_source(const ModelFiles& files,
                                                         const std::string& model_path);
 
 /// Loads what a plan was made for. `model_options.max_batch_rows` is raised to what the engine's options
@@ -61,7 +73,7 @@ Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const std::str
                                                 EngineObserver* observer = nullptr);
 
 /// All of it for one local model, alone under the limit.
-Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const std::string& reference,
+Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const ModelFiles& files,
                                                 const LoadOptions& options,
                                                 EngineObserver* observer = nullptr);
 

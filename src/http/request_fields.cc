@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "sampling/defaults.h"
+
 namespace quern {
 namespace {
 
@@ -99,22 +101,10 @@ Parsed<std::vector<std::pair<int32_t, float>>> read_bias(const Body& body, int32
   return biases;
 }
 
-/// What the model's file recommends (its generation_config), where it does and the value makes sense.
-void take_model_defaults(const ServedModel& model, SamplingParams& sampling) {
-  if (!model.source) return;
-  const Metadata& metadata = model.source->metadata();
-  const auto value = [&](std::string_view key, double least, double most) -> std::optional<double> {
-    const auto number = metadata.number(key);
-    return number && *number >= least && *number <= most ? number : std::nullopt;
-  };
-  if (const auto v = value("general.sampling.temp", 0, 2)) sampling.temperature = static_cast<float>(*v);
-  if (const auto v = value("general.sampling.top_p", 1e-6, 1)) sampling.top_p = static_cast<float>(*v);
-  if (const auto v = value("general.sampling.top_k", 0, 1e9)) sampling.top_k = static_cast<int32_t>(*v);
-  if (const auto v = value("general.sampling.min_p", 0, 1)) sampling.min_p = static_cast<float>(*v);
-}
-
-int32_t max_tokens(const Config& config, const Body& body) {
-  int64_t wanted = config.default_max_tokens.value_or(kDefaultMaxTokens);
+int32_t max_tokens(const Config& config, const ServedModel& model, const Body& body) {
+  int64_t wanted = kDefaultMaxTokens;
+  if (model.source) wanted = model_max_tokens(model.source->metadata()).value_or(kDefaultMaxTokens);
+  if (config.default_max_tokens) wanted = *config.default_max_tokens;
   if (const auto given = body.integer("max_tokens")) wanted = *given;
   if (const auto given = body.integer("max_completion_tokens")) wanted = *given;
   return static_cast<int32_t>(std::min<int64_t>(wanted, config.max_tokens_limit));
@@ -168,7 +158,7 @@ Parsed<Request> read_request(App& app, const ServedModel& model, const Body& bod
   Request request;
   request.id = http.id;
   SamplingParams& s = request.sampling;
-  take_model_defaults(model, s);
+  if (model.source) take_model_defaults(model.source->metadata(), s);
   if (app.config.default_temperature) s.temperature = *app.config.default_temperature;
   if (app.config.default_top_p) s.top_p = *app.config.default_top_p;
   const auto real = [&](std::string_view name, float& target) {
@@ -184,7 +174,7 @@ Parsed<Request> read_request(App& app, const ServedModel& model, const Body& bod
   if (const auto seed = body.integer("seed")) s.seed = static_cast<uint64_t>(*seed);
   QUERN_TRY(s.logit_bias, read_bias(body, model.tokenizer->size()));
   QUERN_TRY(request.stop, string_list(body, "stop", kMaxStops));
-  request.max_tokens = max_tokens(app.config, body);
+  request.max_tokens = max_tokens(app.config, model, body);
   request.ignore_eos = body.flag("ignore_eos", false);
   request.special_text = !body.flag("skip_special_tokens", true);
   return request;
