@@ -18,15 +18,19 @@ namespace {
 
 namespace fs = std::filesystem;
 
-Result<std::unique_ptr<WeightSource>> open_checkpoint_with_text(const fs::path& folder) {
+/// `tokenizer_needed`: false where another one takes its place, whatever this one may be.
+Result<std::unique_ptr<WeightSource>> open_checkpoint_with_text(const fs::path& folder,
+                                                                bool tokenizer_needed) {
   std::vector<std::string> warnings;
-  QUERN_TRY(Metadata text, read_hf_text(folder, &warnings));
+  auto text = read_hf_text(folder, &warnings);
+  if (!tokenizer_needed) return open_checkpoint(folder, text ? *std::move(text) : Metadata());
+  if (!text) return fail(text.error());
   for (const std::string& warning : warnings) log::warn(warning, {{"model", folder.string()}});
-  return open_checkpoint(folder, std::move(text));
+  return open_checkpoint(folder, *std::move(text));
 }
 
 /// The model of a folder: its GGUF file (parts of a split one count once), or the checkpoint that it is.
-Result<std::unique_ptr<WeightSource>> open_folder(const fs::path& folder) {
+Result<std::unique_ptr<WeightSource>> open_folder(const fs::path& folder, bool tokenizer_needed) {
   static const std::regex later_part(R"(.*-(\d{5})-of-\d{5}\.gguf)");
   std::vector<fs::path> found;
   std::error_code error;
@@ -39,7 +43,7 @@ Result<std::unique_ptr<WeightSource>> open_folder(const fs::path& folder) {
   }
   if (error) return fail(ErrorCode::io, "{}: cannot list the folder: {}", folder.string(), error.message());
   if (found.size() == 1) return open_gguf(found.front());
-  if (found.empty() && is_checkpoint(folder)) return open_checkpoint_with_text(folder);
+  if (found.empty() && is_checkpoint(folder)) return open_checkpoint_with_text(folder, tokenizer_needed);
   if (found.empty())
     return fail(ErrorCode::not_found,
                 "{}: the folder has no .gguf file, and no checkpoint (config.json and .safetensors)",
@@ -64,7 +68,8 @@ std::optional<fs::path> existing_path(const std::string& reference, const std::s
 constexpr std::string_view kBundled = "quern/guide";
 
 /// The model as its own files have it.
-Result<std::unique_ptr<WeightSource>> open_own(const std::string& reference, const std::string& model_path) {
+Result<std::unique_ptr<WeightSource>> open_own(const std::string& reference, const std::string& model_path,
+                                               bool tokenizer_needed) {
   if (reference.empty()) return fail(ErrorCode::invalid_argument, "the model reference is empty");
   if (reference == kBundled) {
     if (embedded_guide().empty())
@@ -77,7 +82,7 @@ Result<std::unique_ptr<WeightSource>> open_own(const std::string& reference, con
   if (const auto path = existing_path(reference, model_path)) {
     std::error_code ignored;
     if (!fs::is_directory(*path, ignored)) return open_gguf(*path);
-    return open_folder(*path);
+    return open_folder(*path, tokenizer_needed);
   }
   if (reference.ends_with(".gguf") && reference.find(':') == std::string::npos)
     return fail(ErrorCode::not_found, "{}: no such file{}", reference,
@@ -96,8 +101,8 @@ bool is_local_model(const std::string& reference, const std::string& model_path)
 
 Result<std::unique_ptr<WeightSource>> open_model_source(const ModelFiles& files,
                                                         const std::string& model_path) {
-  if (files.tokenizer_folder.empty()) return open_own(files.reference, model_path);
-  QUERN_TRY(auto model, open_own(files.reference, model_path));
+  if (files.tokenizer_folder.empty()) return open_own(files.reference, model_path, true);
+  QUERN_TRY(auto model, open_own(files.reference, model_path, false));
   return with_tokenizer(std::move(model), files.tokenizer_folder);
 }
 

@@ -42,7 +42,8 @@ std::optional<int64_t> find_role(const HfSideFiles& files, const HfTokenizer& to
     warnings.push_back(
         fmt::format("{}: {} is no token of the vocabulary of {}: left out", key, value->dump(), size));
   }
-  return std::nullopt;
+  const int64_t own = role == "bos" ? tokenizer.bos : role == "eos" ? tokenizer.eos : -1;
+  return own >= 0 ? std::optional(own) : std::nullopt;
 }
 
 /// The token that the post-processor puts at one end; false: it is not the one that belongs there.

@@ -87,7 +87,8 @@ struct Piece {
 
 struct Model {
   std::vector<Piece> pieces;
-  uint64_t kind = 1;  // 1: unigram, 2: BPE
+  uint64_t kind = 1;                      // 1: unigram, 2: BPE
+  int64_t unknown = 0, bos = 1, eos = 2;  // −1: none
   bool space_prefix = true, drops_spaces = true;
   bool replaces_characters = false;
 };
@@ -132,6 +133,9 @@ Result<Model> read_model(std::string_view bytes) {
     Message part(field.data);
     for (Field setting; part.next(setting);) {
       if (field.number == 2 && setting.number == 3) model.kind = setting.value;
+      if (field.number == 2 && setting.number == 40) model.unknown = static_cast<int64_t>(setting.value);
+      if (field.number == 2 && setting.number == 41) model.bos = static_cast<int64_t>(setting.value);
+      if (field.number == 2 && setting.number == 42) model.eos = static_cast<int64_t>(setting.value);
       if (field.number == 3 && setting.number == 2) model.replaces_characters = !setting.data.empty();
       if (field.number == 3 && setting.number == 3) model.space_prefix = setting.value != 0;
       if (field.number == 3 && setting.number == 4) model.drops_spaces = setting.value != 0;
@@ -204,6 +208,14 @@ Result<HfTokenizer> build(const Model& model, const std::vector<Added>& added, i
     if (!is_piece) scores[token.id] = -1000.0;
   }
   out.vocabulary.spell_user_defined();
+  const auto is_control = [&](int64_t id) {
+    return id >= 0 && id < static_cast<int64_t>(model.pieces.size()) &&
+           out.vocabulary.type(id) == TokenType::control;
+  };
+  if (is_control(model.bos)) out.bos = model.bos;
+  if (is_control(model.eos)) out.eos = model.eos;
+  if (model.unknown >= 0 && model.unknown < static_cast<int64_t>(model.pieces.size()))
+    out.unknown = out.vocabulary.text(model.unknown);
   if (model.replaces_characters)
     warnings.push_back(
         "normalizer_spec.precompiled_charsmap: replacing of characters before tokenizing is not done");

@@ -67,6 +67,7 @@ struct HfTokenizer {
   HfVocabulary vocabulary;
   Metadata metadata;
   std::string unknown;                     // the model's own unknown token
+  int64_t bos = -1, eos = -1;              // the model's own, where no other file says
   std::optional<std::string> first, last;  // special tokens that a text gets; empty: none
   bool template_known = false;             // first and last are told
 };
