@@ -47,6 +47,7 @@ class WithTokenizer final : public WeightSource {
   const std::string& name() const override { return model_->name(); }
   uint64_t bytes() const override { return model_->bytes(); }
   Result<> check() const override { return model_->check(); }
+  void let_go(std::span<const std::byte> data) const override { model_->let_go(data); }
 
  private:
   std::unique_ptr<WeightSource> model_;
