@@ -141,3 +141,32 @@ test("inspect: of the hub before the download, by ranges; of the cache after it"
   await home.fails(["inspect", "a/tiny:Q2_K"], /GGUF/);
   await home.fails(["inspect", "a/absent"], /no such repo/);
 });
+
+test("a checkpoint: inspected by its headers, pulled, and run from the cache", async () => {
+  const home = new Home(hub);
+  const guide = join(process.env.QUERN_SOURCE_DIR ?? join(import.meta.dirname, "../.."), "models/guide/checkpoint");
+  const files = Object.fromEntries(readdirSync(guide).map((name) => [name, readFileSync(join(guide, name))]));
+  hub.add("a/Guide", files);
+  hub.reset();
+  const before = await home.json(["inspect", "a/Guide", "--tensors"]);
+  assert.equal(before.architecture, "llama");
+  assert.equal(before.name, "Guide");
+  assert.equal(before.quantization, "BF16");
+  assert.equal(before.bits_per_weight, 16);
+  assert.ok(hub.bytesSent < 300_000, `${hub.bytesSent} bytes sent to read headers`);
+  assert.equal(walk(home.cache).length, 0, "nothing is kept");
+  const { status, out, err } = await home.run(["run", "a/Guide", "-p", "Which port does the server listen on?", "--temperature", "0"]);
+  assert.equal(status, 0, err);
+  assert.match(out, /8091/);
+  const later = await home.json(["inspect", "a/Guide", "--tensors"]);
+  for (const report of [before, later]) delete report.file;
+  assert.deepEqual(later, before);
+
+  const config = JSON.parse(files["config.json"]);
+  hub.add("a/fp8", { ...files, "config.json": JSON.stringify({ ...config, quantization_config: { quant_method: "fp8" } }) });
+  assert.match((await home.json(["inspect", "a/fp8"])).problem, /a\/fp8: config\.json: .*fp8/);
+  hub.add("a/bert", { ...files, "config.json": JSON.stringify({ ...config, architectures: ["BertModel"] }) });
+  assert.match((await home.json(["inspect", "a/bert"])).problem, /BertModel.*LlamaForCausalLM/);
+  hub.add("a/cut", { ...files, "model.safetensors": files["model.safetensors"].subarray(0, 4000) });
+  assert.match((await home.json(["inspect", "a/cut"])).problem, /whole/);
+});
