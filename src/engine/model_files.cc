@@ -23,10 +23,10 @@ Result<std::unique_ptr<WeightSource>> open_checkpoint_with_text(const fs::path& 
                                                                 bool tokenizer_needed) {
   std::vector<std::string> warnings;
   auto text = read_hf_text(folder, &warnings);
-  if (!tokenizer_needed) return open_checkpoint(folder, text ? *std::move(text) : Metadata());
+  if (!tokenizer_needed) return open_checkpoint(folder, text ? *text : Metadata());
   if (!text) return fail(text.error());
   for (const std::string& warning : warnings) log::warn(warning, {{"model", folder.string()}});
-  return open_checkpoint(folder, *std::move(text));
+  return open_checkpoint(folder, *text);
 }
 
 /// The model of a folder: its GGUF file (parts of a split one count once), or the checkpoint that it is.

@@ -64,17 +64,16 @@ struct Place {
 
 /// Whether `name` is `pattern` with decimal numbers, written as we write them, for its {}.
 bool match(std::string_view pattern, std::string_view name, Place& place) {
-  int64_t* const numbers[] = {&place.layer, &place.expert};
-  size_t count = 0;
-  for (size_t at; (at = pattern.find("{}")) != std::string_view::npos;) {
+  for (int64_t* number : {&place.layer, &place.expert}) {
+    const size_t at = pattern.find("{}");
+    if (at == std::string_view::npos) break;
     if (name.substr(0, at) != pattern.substr(0, at)) return false;
     name.remove_prefix(at);
     pattern.remove_prefix(at + 2);
-    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), *numbers[count]);
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), *number);
     const auto length = static_cast<size_t>(end - name.data());
-    if (error != std::errc() || *numbers[count] < 0 || (length > 1 && name.front() == '0')) return false;
+    if (error != std::errc() || *number < 0 || (length > 1 && name.front() == '0')) return false;
     name.remove_prefix(length);
-    ++count;
   }
   return name == pattern;
 }
@@ -233,7 +232,7 @@ bool is_checkpoint(const fs::path& folder) {
   return false;
 }
 
-Result<std::unique_ptr<WeightSource>> open_checkpoint(const fs::path& folder, Metadata text) {
+Result<std::unique_ptr<WeightSource>> open_checkpoint(const fs::path& folder, const Metadata& text) {
   const std::string name = folder.string();
   const std::string config_name = (folder / "config.json").string();
   QUERN_TRY(const std::string config_text, read_config_text(config_name));

@@ -17,7 +17,8 @@ namespace quern {
 /// (rotary_emb.inv_freq) and layers beyond num_hidden_layers; any other tensor that the model would not use,
 /// and every used one of a type that is not computed with, is refused by name. Fails with not_found when
 /// there is no config.json. name() is the folder.
-Result<std::unique_ptr<WeightSource>> open_checkpoint(const std::filesystem::path& folder, Metadata text);
+Result<std::unique_ptr<WeightSource>> open_checkpoint(const std::filesystem::path& folder,
+                                                      const Metadata& text);
 
 /// True when the folder has a config.json and safetensors.
 bool is_checkpoint(const std::filesystem::path& folder);

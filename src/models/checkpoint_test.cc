@@ -32,8 +32,8 @@ std::vector<float> logits_of(const WeightSource& source, int64_t vocab, int64_t 
   return Runner(source, {.max_batch_rows = 48, .context = context}).run(random_tokens(37, vocab));
 }
 
-std::unique_ptr<WeightSource> open(const TestFolder& folder, Metadata text = {}) {
-  auto source = open_checkpoint(folder.path(), std::move(text));
+std::unique_ptr<WeightSource> open(const TestFolder& folder, const Metadata& text = {}) {
+  auto source = open_checkpoint(folder.path(), text);
   EXPECT_TRUE(source.has_value()) << (source ? "" : source.error().message);
   return source ? *std::move(source) : nullptr;
 }
