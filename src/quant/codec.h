@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/half.h"
+#include "quant/fit.h"
 #include "quant/quant.h"
 
 namespace quern::codec {
@@ -38,8 +39,15 @@ inline uint16_t f16_scale(float d) {
   return (rounded & 0x7fff) == 0 && d != 0 ? static_cast<uint16_t>(rounded | 1) : rounded;
 }
 
-/// No format with an f16 scale reaches beyond this; clamping to it keeps squares and differences finite.
-constexpr float kLargest = 1e9f;
+/// Codes of five bits: the low four as in Q4_0, bit 4 of code[j] in bit j of `high`.
+inline void put_five_bits(const uint8_t* code, uint8_t (&low)[16], uint8_t (&high)[4]) {
+  for (int j = 0; j < 16; ++j) low[j] = static_cast<uint8_t>((code[j] & 15) | (code[j + 16] & 15) << 4);
+  for (int byte = 0; byte < 4; ++byte) {
+    int bits = 0;
+    for (int i = 0; i < 8; ++i) bits |= code[8 * byte + i] >> 4 << i;
+    high[byte] = static_cast<uint8_t>(bits);
+  }
+}
 
 template <class Block, size_t N, void (*decode_block)(const Block&, float*)>
 void decode_blocks(const std::byte* blocks, float* out, size_t n) {
@@ -50,15 +58,19 @@ void decode_blocks(const std::byte* blocks, float* out, size_t n) {
   }
 }
 
-template <class Block, size_t N, bool WideD, void (*encode_block)(const float*, const float*, Block&)>
+template <class Block, void (*pack_block)(const AffineBlock&, Block&)>
+void pack(const AffineBlock& in, std::byte* bytes) {
+  Block block{};
+  pack_block(in, block);
+  std::memcpy(bytes, &block, sizeof(Block));
+}
+
+template <class Block, size_t N, AffineShape shape, void (*pack_block)(const AffineBlock&, Block&)>
 void encode_blocks(const float* in, std::byte* blocks, size_t n, const float* importance) {
   for (size_t i = 0; i < n / N; ++i) {
-    float x[N];
-    for (size_t k = 0; k < N; ++k)
-      x[k] = WideD ? in[i * N + k] : std::clamp(in[i * N + k], -kLargest, kLargest);
-    Block block{};
-    encode_block(x, importance == nullptr ? nullptr : importance + i * N, block);
-    std::memcpy(blocks + i * sizeof(Block), &block, sizeof(Block));
+    AffineBlock fitted;
+    fit_block(shape, N, in + i * N, importance == nullptr ? nullptr : importance + i * N, fitted);
+    pack<Block, pack_block>(fitted, blocks + i * sizeof(Block));
   }
 }
 
@@ -77,10 +89,9 @@ void unpack(const std::byte* bytes, AffineBlock& out) {
   unpack_block(block, out);
 }
 
-/// The entry of an affine format from its three functions over one block.
+/// The entry of an affine format from its three functions over one block; pack_block gets a zeroed one.
 template <class Block, size_t N, AffineShape shape, void (*decode_block)(const Block&, float*),
-          void (*encode_block)(const float* x, const float* importance, Block&),
-          void (*unpack_block)(const Block&, AffineBlock&)>
+          void (*pack_block)(const AffineBlock&, Block&), void (*unpack_block)(const Block&, AffineBlock&)>
 constexpr QuantInfo affine(DType dtype, std::string_view name, const BlockFields* fields = nullptr) {
   return {dtype,
           name,
@@ -89,8 +100,9 @@ constexpr QuantInfo affine(DType dtype, std::string_view name, const BlockFields
           Family::affine,
           shape,
           decode_blocks<Block, N, decode_block>,
-          encode_blocks<Block, N, shape.wide_d, encode_block>,
+          encode_blocks<Block, N, shape, pack_block>,
           unpack<Block, unpack_block>,
+          pack<Block, pack_block>,
           fields};
 }
 

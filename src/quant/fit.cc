@@ -2,17 +2,109 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 
-#include "core/half.h"
 #include "quant/codec.h"
 
 namespace quern {
 namespace {
 
-// Candidate scales lie around the one that maps the extreme value to the extreme code; between the steps of a
-// tenth of a code nothing better was seen.
-constexpr float kStep = 0.1f;
-constexpr float kTiny = 1e-30f;
+/// One group, scaled for the search.
+struct Group {
+  std::span<const float> x;
+  float lowest = 0;           // with minimums; y = (x − lowest) · unit
+  float range = 0;            // with minimums: largest − lowest; without: the value of largest magnitude
+  float unit = 0;             // 1 / range, or −1 / range where there are no minimums; 0 for a flat group
+  float cap = 1e30f;          // largest offset allowed
+  float bottom = 0, top = 0;  // codes
+  float y[32], w[32];
+  float sum_w = 0, sum_wy = 0;
+};
+
+struct Sums {
+  float q = 0, qq = 0, yq = 0;  // Σ w·q, Σ w·q², Σ w·q·y
+};
+
+/// Weighted sums over q = round((y − origin) · inverse).
+Sums sums_at(const Group& g, float origin, float inverse) {
+  Sums sums;
+  for (size_t k = 0; k < g.x.size(); ++k) {
+    const float shifted = std::fma(g.y[k] - origin, inverse, kRound);
+    const float below = shifted < kRound + g.top ? shifted : kRound + g.top;
+    const float code = (below > kRound + g.bottom ? below : kRound + g.bottom) - kRound;
+    const float weighted = g.w[k] * code;
+    sums.q += weighted;
+    sums.qq = std::fma(weighted, code, sums.qq);
+    sums.yq = std::fma(weighted, g.y[k], sums.yq);
+  }
+  return sums;
+}
+
+/// What a candidate explains of the error, as numerator / denominator: divisions are left out.
+struct Candidate {
+  Sums sums;
+  float numerator = -1e30f;
+  float denominator = 1;
+  float scale_numerator = 0, scale_denominator = 1;  // s
+  float offset_numerator = 0;                        // o, over the same denominator
+};
+
+bool better(const Candidate& a, const Candidate& b) {
+  return a.numerator * b.denominator > b.numerator * a.denominator;
+}
+
+Candidate judge(const Group& g, const Sums& sums, bool has_min) {
+  Candidate c{.sums = sums, .scale_numerator = 1, .scale_denominator = has_min ? g.top : -g.bottom};
+  if (!has_min) {
+    if (!(sums.qq > 0 && sums.yq > 0)) return c;
+    c.numerator = sums.yq * sums.yq;
+    c.denominator = c.scale_denominator = sums.qq;
+    c.scale_numerator = sums.yq;
+    return c;
+  }
+  const float determinant = std::fma(-sums.q, sums.q, g.sum_w * sums.qq);
+  const float slope = std::fma(-g.sum_wy, sums.q, g.sum_w * sums.yq);
+  const float offset = std::fma(-sums.q, sums.yq, sums.qq * g.sum_wy);
+  if (determinant > kSolvable * (g.sum_w * sums.qq) && slope > 0 && offset <= g.cap * determinant) {
+    c.numerator = slope * slope;
+    c.denominator = c.scale_denominator = determinant;
+    c.scale_numerator = slope;
+    c.offset_numerator = offset;
+    return c;
+  }
+  // The best with the offset at its cap.
+  const float capped = std::fma(-g.cap, sums.q, sums.yq);
+  if (!(sums.qq > 0 && capped > 0)) return c;
+  const float missed = std::fma(-g.cap, g.sum_w, g.sum_wy);
+  c.numerator = std::fma(-(missed * missed), sums.qq, (capped * capped) * g.sum_w);
+  c.denominator = c.scale_denominator = sums.qq;
+  c.scale_numerator = capped;
+  c.offset_numerator = g.cap * sums.qq;
+  return c;
+}
+
+struct Line {
+  float scale, offset;  // y ≈ scale · q + offset
+};
+Line line_of(const Candidate& c) {
+  return {c.scale_numerator / c.scale_denominator, c.offset_numerator / c.scale_denominator};
+}
+
+Candidate search(const Group& g, const ScaleSearch& s, bool has_min) {
+  const float q_max = has_min ? g.top : -g.bottom;
+  Candidate best;
+  for (int step = s.first; step <= s.last; ++step) {
+    const float inverse = q_max + ScaleSearch::kStep * static_cast<float>(step);
+    const Candidate candidate = judge(g, sums_at(g, 0, inverse), has_min);
+    if (step == s.first || better(candidate, best)) best = candidate;
+  }
+  for (int i = 0; i < s.again; ++i) {
+    const Line line = line_of(best);
+    const Candidate candidate = judge(g, sums_at(g, line.offset, 1 / line.scale), has_min);
+    if (better(candidate, best)) best = candidate;
+  }
+  return best;
+}
 
 float signed_extreme(std::span<const float> x) {
   float extreme = 0;
@@ -22,197 +114,195 @@ float signed_extreme(std::span<const float> x) {
   return extreme;
 }
 
-double mean_square(std::span<const float> x) {
-  double sum = 0;
-  for (const float v : x) sum += static_cast<double>(v) * v;
-  return sum / static_cast<double>(x.size());
-}
-
-/// importance[k] · √(mean + x²). False when there is none, or none that counts.
-bool importance_weights(std::span<const float> x, const float* importance, double mean, float* weights) {
-  if (importance == nullptr) return false;
+float square_sum(std::span<const float> x) {
   float sum = 0;
-  for (size_t k = 0; k < x.size(); ++k) {
-    weights[k] = importance[k] * std::sqrt(static_cast<float>(mean) + x[k] * x[k]);
-    sum += weights[k];
-  }
-  return sum > 0 && std::isfinite(sum);
+  for (const float v : x) sum = std::fma(v, v, sum);
+  return sum;
 }
 
-/// Weighted sums over the codes of one candidate: Σ w·q, Σ w·q², Σ w·q·x.
-struct Sums {
-  double q = 0;
-  double qq = 0;
-  double xq = 0;
+/// Fills g.y from what g.x spans. `downward`: the minimum is never above 0.
+void scale_group(Group& g, bool has_min, bool downward) {
+  if (has_min) {
+    float low = downward ? 0 : g.x[0], high = g.x[0];
+    for (const float v : g.x) {
+      low = v < low ? v : low;
+      high = v > high ? v : high;
+    }
+    g.lowest = low;
+    g.range = high - low;
+  } else {
+    g.range = signed_extreme(g.x);
+  }
+  if (std::fabs(g.range) < kFlat) g.range = 0;
+  g.unit = g.range == 0 ? 0 : (has_min ? 1.0f : -1.0f) / g.range;
+  if (has_min && downward) g.cap = -g.lowest * g.unit;
+  for (size_t k = 0; k < g.x.size(); ++k) g.y[k] = (g.x[k] - g.lowest) * g.unit;
+}
+
+/// Fills g.w. `spread` is added to x² under the root of importance weights.
+void weigh_group(Group& g, const float* importance, float spread) {
+  bool counts = false;
+  if (importance != nullptr) {
+    float sum = 0;
+    for (size_t k = 0; k < g.x.size(); ++k) {
+      g.w[k] = importance[k] * std::sqrt(std::fma(g.x[k], g.x[k], spread));
+      sum += g.w[k];
+    }
+    const float inverse = 1 / sum;
+    counts = sum > 0 && inverse > 0 && std::isfinite(inverse);
+    for (size_t k = 0; k < g.x.size(); ++k) g.w[k] *= inverse;
+  }
+  if (!counts) {
+    const float typical = std::sqrt(square_sum(g.x) / static_cast<float>(g.x.size()));
+    for (size_t k = 0; k < g.x.size(); ++k) g.w[k] = (typical + std::fabs(g.x[k])) * std::fabs(g.unit);
+  }
+  for (size_t k = 0; k < g.x.size(); ++k) {
+    g.sum_w += g.w[k];
+    g.sum_wy = std::fma(g.w[k], g.y[k], g.sum_wy);
+  }
+}
+
+void take_codes(const AffineShape& shape, std::span<const float> x, float scale, float min, int bottom,
+                uint8_t* code) {
+  const float inverse = codec::inverse_of(scale);
+  const auto low = static_cast<float>(bottom);
+  const auto high = static_cast<float>((1 << shape.bits) - 1 - shape.zero);
+  for (size_t k = 0; k < x.size(); ++k) {
+    const float value = codec::code_of(x[k] + min, inverse, low, high);
+    code[k] = static_cast<uint8_t>(static_cast<int>(value) + shape.zero);
+  }
+}
+
+/// The integer scale and minimum near `c.scale` with the least error for the candidate's own codes.
+struct ScaleCode {
+  float scale = 0, min = 0;
 };
-
-/// q = (x − offset) · inverse, rounded and clamped to [lo, hi]. x.size() is a multiple of 4. This is where
-/// encoding spends its time: four partial sums in a fixed order let compilers use vectors, and every build
-/// the same bits.
-Sums sums_of(std::span<const float> x, const float* weights, float offset, float inverse, float lo,
-             float hi) {
-  float q[4] = {};
-  float qq[4] = {};
-  float xq[4] = {};
-  for (size_t k = 0; k < x.size(); k += 4) {
-    for (size_t lane = 0; lane < 4; ++lane) {
-      const float value = x[k + lane];
-      const float scaled = (value - offset) * inverse;
-      const float below = scaled < hi ? scaled : hi;
-      const float code = codec::round_even(below > lo ? below : lo);
-      const float weighted = weights[k + lane] * code;
-      q[lane] += weighted;
-      qq[lane] += weighted * code;
-      xq[lane] += weighted * value;
-    }
-  }
-  const auto total = [](const float(&part)[4]) {
-    return (static_cast<double>(part[0]) + part[1]) + (static_cast<double>(part[2]) + part[3]);
-  };
-  return {total(q), total(qq), total(xq)};
-}
-
-/// The scale s with the least Σ w (x − s · code)², code = round(x / s) in [−code_max, code_max).
-float search_scale(std::span<const float> x, const float* weights, int code_max) {
-  const float extreme = signed_extreme(x);
-  if (std::fabs(extreme) < kTiny) return 0;
-  const auto lo = static_cast<float>(-code_max);
-  const auto hi = static_cast<float>(code_max - 1);
-  float best_scale = extreme / lo;
-  double best_gain = 0;  // how much of Σ w x² the candidate explains
-  for (int step = -9; step <= 9; ++step) {
-    const Sums sums = sums_of(x, weights, 0, (lo - kStep * static_cast<float>(step)) / extreme, lo, hi);
-    if (sums.qq > 0 && sums.xq * sums.xq > best_gain * sums.qq) {
-      best_gain = sums.xq * sums.xq / sums.qq;
-      best_scale = static_cast<float>(sums.xq / sums.qq);
-    }
-  }
-  return best_scale;
-}
-
-/// The pair with the least Σ w (x − s · code − o)². With `downward`, o ≤ 0.
-ScaleAndOffset search_range(std::span<const float> x, const float* weights, int code_max, bool downward) {
-  auto [smallest, largest] = std::minmax_element(x.begin(), x.end());
-  const float lo = downward ? std::min(*smallest, 0.0f) : *smallest;
-  const float range = *largest - lo;
-  if (range < kTiny) return {0, lo};
-  double w = 0;
-  double wx = 0;
-  for (size_t k = 0; k < x.size(); ++k) {
-    w += weights[k];
-    wx += static_cast<double>(weights[k] * x[k]);
-  }
-  const auto top = static_cast<float>(code_max);
-  ScaleAndOffset best{range / top, lo};
-  double least = 0;  // weighted squared error, less Σ w x²
-  for (int step = -10; step <= 10; ++step) {
-    const auto [q, qq, xq] =
-        sums_of(x, weights, lo, (top + kStep * static_cast<float>(step)) / range, 0, top);
-    const double determinant = w * qq - q * q;
-    // Nearly equal codes say nothing about the offset; float sums have no more digits than this.
-    const bool solvable = determinant > 1e-5 * w * qq;
-    double scale = solvable ? (w * xq - wx * q) / determinant : 0;
-    double offset = solvable ? (qq * wx - q * xq) / determinant : 0;
-    if (downward && qq > 0 && (!solvable || offset > 0)) {
-      scale = xq / qq;
-      offset = 0;
-    }
-    if (!(scale > 0)) continue;
-    const double error =
-        scale * scale * qq + offset * offset * w + 2 * (scale * offset * q - scale * xq - offset * wx);
-    if (error < least) {
+ScaleCode round_together(const Group& g, const Candidate& c, float near, float d, float dmin, float limit) {
+  const float determinant = std::fma(-c.sums.q, c.sums.q, g.sum_w * c.sums.qq);
+  const float slope = std::fma(-g.sum_wy, c.sums.q, g.sum_w * c.sums.yq);
+  ScaleCode best;
+  float least = 0;
+  for (int i = -1; i <= 1; ++i) {
+    ScaleCode code;
+    code.scale = std::clamp(near + static_cast<float>(i), 0.0f, limit);
+    const float a = (d * code.scale) * g.unit;
+    const float free_offset = std::fma(-a, c.sums.q, g.sum_wy) * codec::inverse_of(g.sum_w);
+    code.min = codec::code_of(std::fma(-free_offset, g.range, -g.lowest), codec::inverse_of(dmin), 0, limit);
+    const float offset = -std::fma(dmin, code.min, g.lowest) * g.unit;
+    const float missed = std::fma(g.sum_w, offset, std::fma(a, c.sums.q, -g.sum_wy));
+    const float error = std::fma(a, std::fma(a, determinant, -2 * slope), missed * missed);
+    if (i == -1 || error < least) {
       least = error;
-      best = {static_cast<float>(scale), static_cast<float>(offset)};
+      best = code;
     }
   }
   return best;
 }
 
+/// Of the scales around `near`, the one whose own codes fit best.
+float best_scale(const Group& g, float near, float d, float limit) {
+  float best = 0, least = 0;
+  for (int i = -1; i <= 1; ++i) {
+    const float scale = std::clamp(near + static_cast<float>(i), -limit, limit - 1);
+    const float a = (d * scale) * g.unit;
+    const Sums sums = sums_at(g, 0, codec::inverse_of(a));
+    const float error = a * std::fma(a, sums.qq, -2 * sums.yq);
+    if (i == -1 || error < least) {
+      least = error;
+      best = scale;
+    }
+  }
+  return best;
+}
+
+void fit_grouped(std::span<Group> groups, const AffineShape& shape, const ScaleSearch& s, AffineBlock& out) {
+  Candidate best[16];
+  float scales[16] = {}, mins[16] = {};
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const Group& g = groups[i];
+    best[i] = search(g, s, shape.has_min);
+    const Line line = line_of(best[i]);
+    scales[i] = line.scale * (shape.has_min ? g.range : -g.range);
+    mins[i] = -std::fma(line.offset, g.range, g.lowest);
+  }
+  const auto limit = static_cast<float>(shape.scale_limit);
+  const std::span<const float> used(scales, groups.size());
+  // Without minimums the largest scale becomes the code that reaches furthest, −limit.
+  out.d = f16_to_f32(codec::f16_scale(shape.has_min ? *std::max_element(used.begin(), used.end()) / limit
+                                                    : signed_extreme(used) / -limit));
+  out.dmin =
+      shape.has_min ? f16_to_f32(codec::f16_scale(*std::max_element(mins, mins + groups.size()) / limit)) : 0;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const Group& g = groups[i];
+    ScaleCode code;
+    if (shape.has_min) {
+      const float near = codec::code_of(scales[i], codec::inverse_of(out.d), 0, limit);
+      code = round_together(g, best[i], near, out.d, out.dmin, limit);
+      if (s.reconsider) {
+        const float offset = -std::fma(out.dmin, code.min, g.lowest) * g.unit;
+        best[i].sums = sums_at(g, offset, codec::inverse_of((out.d * code.scale) * g.unit));
+        code = round_together(g, best[i], code.scale, out.d, out.dmin, limit);
+      }
+    } else {
+      code.scale = codec::code_of(scales[i], codec::inverse_of(out.d), -limit, limit - 1);
+      if (s.reconsider) code.scale = best_scale(g, code.scale, out.d, limit);
+    }
+    out.scale[i] = static_cast<int16_t>(code.scale);
+    out.min[i] = static_cast<uint8_t>(code.min);
+    take_codes(shape, g.x, out.d * code.scale, out.dmin * code.min, static_cast<int>(g.bottom),
+               out.code + i * g.x.size());
+  }
+}
+
+/// One scale (and minimum) for the block. Without importance the extreme values become the extreme codes.
+void fit_single(Group& g, const AffineShape& shape, const float* importance, AffineBlock& out) {
+  const Line line = importance == nullptr ? line_of(judge(g, {}, shape.has_min))
+                                          : line_of(search(g, kImportantSearch, shape.has_min));
+  out.d = f16_to_f32(codec::f16_scale(line.scale * (shape.has_min ? g.range : -g.range)));
+  out.dmin = shape.has_min ? -f16_to_f32(codec::f16_clamped(std::fma(line.offset, g.range, g.lowest))) : 0;
+  codec::unit_scales(out, shape.has_min);
+  take_codes(shape, g.x, out.d, out.dmin, static_cast<int>(g.bottom), out.code);
+}
+
+/// Eight bits: symmetric, ±127.
+void fit_bytes(const AffineShape& shape, std::span<const float> x, AffineBlock& out) {
+  const float d = std::fabs(signed_extreme(x)) / 127;
+  out.d = shape.wide_d ? d : f16_to_f32(codec::f16_scale(d));
+  if (codec::inverse_of(out.d) == 0) out.d = 0;
+  out.dmin = 0;
+  codec::unit_scales(out, false);
+  take_codes(shape, x, out.d, 0, -127, out.code);
+}
+
 }  // namespace
 
-float largest_magnitude(std::span<const float> x) { return std::fabs(signed_extreme(x)); }
-
-float fit_legacy_scale(std::span<const float> x, const float* importance, int code_max) {
-  float weights[32];
-  if (importance_weights(x, importance, mean_square(x), weights)) return search_scale(x, weights, code_max);
-  return signed_extreme(x) / static_cast<float>(-code_max);
+bool importance_counts(const float* importance, size_t n) {
+  return std::any_of(importance, importance + n, [](float v) { return v > 0; });
 }
 
-ScaleAndOffset fit_legacy_range(std::span<const float> x, const float* importance, int code_max) {
-  float weights[32];
-  if (importance_weights(x, importance, mean_square(x), weights))
-    return search_range(x, weights, code_max, false);
-  const auto [smallest, largest] = std::minmax_element(x.begin(), x.end());
-  return {(*largest - *smallest) / static_cast<float>(code_max), *smallest};
-}
-
-template <int Group>
-GroupedFit fit_groups(const float* x, const float* importance, GroupedLimits limits) {
-  constexpr int kGroups = 256 / Group;
-  const double mean = mean_square({x, 256});
-  float scales[kGroups];
-  float mins[kGroups];
-  for (int g = 0; g < kGroups; ++g) {
-    const std::span<const float> group(x + g * Group, Group);
-    float weights[Group];
-    if (!importance_weights(group, importance == nullptr ? nullptr : importance + g * Group, mean, weights)) {
-      const auto typical = static_cast<float>(std::sqrt(mean_square(group)));
-      for (int k = 0; k < Group; ++k) weights[k] = typical + std::fabs(group[k]);
-    }
-    const ScaleAndOffset best = search_range(group, weights, limits.code_max, true);
-    scales[g] = best.scale;
-    mins[g] = -best.offset;
+void fit_block(const AffineShape& shape, size_t block, const float* values, const float* importance,
+               AffineBlock& out) {
+  float x[256];
+  for (size_t k = 0; k < block; ++k)
+    x[k] = shape.wide_d ? values[k] : std::clamp(values[k], -kLargest, kLargest);
+  if (shape.bits == 8) return fit_bytes(shape, {x, block}, out);
+  if (importance != nullptr && !importance_counts(importance, block)) importance = nullptr;
+  const auto group = static_cast<size_t>(shape.group);
+  float spread = 0;
+  for (size_t i = 0; i < block; i += group) spread += square_sum({x + i, group});
+  spread /= static_cast<float>(shape.has_scales ? block / 2 : block);
+  Group groups[16];
+  for (size_t i = 0; i < block / group; ++i) {
+    Group& g = groups[i];
+    g.x = {x + i * group, group};
+    g.bottom = static_cast<float>(-shape.zero);
+    g.top = static_cast<float>((1 << shape.bits) - 1 - shape.zero);
+    scale_group(g, shape.has_min, shape.has_scales);
+    weigh_group(g, importance == nullptr ? nullptr : importance + i * group, spread);
   }
-  const auto top = static_cast<float>(limits.scale_max);
-  GroupedFit fit;
-  fit.d = codec::f16_scale(*std::max_element(scales, scales + kGroups) / top);
-  fit.dmin = codec::f16_scale(*std::max_element(mins, mins + kGroups) / top);
-  const float d = f16_to_f32(fit.d);
-  const float dmin = f16_to_f32(fit.dmin);
-  for (int g = 0; g < kGroups; ++g) {
-    fit.scale[g] = static_cast<int16_t>(codec::code_of(scales[g], codec::inverse_of(d), 0, top));
-    fit.min[g] = static_cast<uint8_t>(codec::code_of(mins[g], codec::inverse_of(dmin), 0, top));
-    const float inverse = codec::inverse_of(d * static_cast<float>(fit.scale[g]));
-    const float min = dmin * static_cast<float>(fit.min[g]);
-    for (int k = g * Group; k < (g + 1) * Group; ++k)
-      fit.code[k] =
-          static_cast<uint8_t>(codec::code_of(x[k] + min, inverse, 0, static_cast<float>(limits.code_max)));
-  }
-  return fit;
-}
-
-template GroupedFit fit_groups<16>(const float*, const float*, GroupedLimits);
-template GroupedFit fit_groups<32>(const float*, const float*, GroupedLimits);
-
-GroupedFit fit_groups_symmetric(const float* x, const float* importance, GroupedLimits limits) {
-  constexpr int kGroup = 16;
-  const double mean = mean_square({x, 256});
-  float scales[16];
-  for (int g = 0; g < 16; ++g) {
-    const std::span<const float> group(x + g * kGroup, kGroup);
-    float weights[kGroup];
-    if (!importance_weights(group, importance == nullptr ? nullptr : importance + g * kGroup, mean,
-                            weights)) {
-      for (int k = 0; k < kGroup; ++k) weights[k] = group[k] * group[k];
-    }
-    scales[g] = search_scale(group, weights, limits.code_max);
-  }
-  GroupedFit fit;
-  // The largest scale becomes the code that reaches furthest, −scale_max.
-  fit.d = codec::f16_scale(signed_extreme(scales) / static_cast<float>(-limits.scale_max));
-  const float d = f16_to_f32(fit.d);
-  for (int g = 0; g < 16; ++g) {
-    fit.scale[g] = static_cast<int16_t>(codec::code_of(scales[g], codec::inverse_of(d),
-                                                       static_cast<float>(-limits.scale_max),
-                                                       static_cast<float>(limits.scale_max - 1)));
-    const float inverse = codec::inverse_of(d * static_cast<float>(fit.scale[g]));
-    for (int k = g * kGroup; k < (g + 1) * kGroup; ++k) {
-      const float code = codec::code_of(x[k], inverse, static_cast<float>(-limits.code_max),
-                                        static_cast<float>(limits.code_max - 1));
-      fit.code[k] = static_cast<uint8_t>(static_cast<int>(code) + limits.code_max);
-    }
-  }
-  return fit;
+  if (!shape.has_scales) return fit_single(groups[0], shape, importance, out);
+  const ScaleSearch& s = importance == nullptr ? kPlainSearch : kImportantSearch;
+  fit_grouped({groups, block / group}, shape, s, out);
 }
 
 }  // namespace quern

@@ -1,47 +1,48 @@
-// Searches for the scales of a block, shared by the encoders.
+// How a block of weights becomes codes, scales and minimums: the definition, and its scalar reference. The
+// encoders of every ISA (isa/) compute the same bits.
+//
+// Where a group of weights has a scale of its own (and a minimum), it is searched for: the group is scaled to
+// y = (x − lowest) / range, or y = −x / extreme where there is no minimum; for several candidates the codes
+// q = round(y · candidate) are taken and s, o solved from Σ w (y − s·q − o)² → least; the best of them takes
+// its codes once more from its own s and o. A block of 256 then has one d (and dmin) for the integer scales
+// of its groups; scale and minimum are rounded together, because their errors partly cancel.
+//
+// Weights w of the search: √(mean x²) + |x|, so that large values matter more than their number says; with
+// importance, importance · √(mean x² of the block + x²), with twice the mean for blocks of 256 (llama.cpp's
+// weights).
 #pragma once
 
-#include <cstdint>
-#include <span>
+#include "quant/quant.h"
 
 namespace quern {
 
-float largest_magnitude(std::span<const float> x);
-
-/// The scale d of codes in [−code_max, code_max). Without importance the value of largest magnitude becomes
-/// code −code_max exactly; with it, the scale with the least weighted squared error near that one.
-float fit_legacy_scale(std::span<const float> x, const float* importance, int code_max);
-
-struct ScaleAndOffset {
-  float scale;
-  float offset;  // x ≈ scale · code + offset
+/// Candidates are q_max + kStep · first … kStep · last, as many as a multiple of 4.
+struct ScaleSearch {
+  static constexpr float kStep = 0.2f;
+  int first;
+  int last;
+  int again;        // times that codes are taken from the best s and o so far
+  bool reconsider;  // whether rounded scales are compared by the codes that they themselves give
 };
+constexpr ScaleSearch kPlainSearch = {-5, 6, 1, false};
+/// What lies far out may hardly matter, so more is tried.
+constexpr ScaleSearch kImportantSearch = {-5, 14, 4, true};
 
-/// For codes in [0, code_max]. Without importance the smallest value becomes code 0 and the largest code_max;
-/// with it, the pair with the least weighted squared error near that one.
-ScaleAndOffset fit_legacy_range(std::span<const float> x, const float* importance, int code_max);
+/// Groups whose values differ by less count as constant: f16 scales end at 6e-8.
+constexpr float kFlat = 1e-30f;
+/// No format with an f16 scale reaches beyond this; clamping to it keeps squares finite.
+constexpr float kLargest = 1e9f;
+/// Added to and subtracted from x, it rounds x to the nearest integer, ties to even; |x| < 2^22.
+constexpr float kRound = 0x1.8p23f;
+/// Nearly equal codes say nothing about an offset; float sums have no more digits than this.
+constexpr float kSolvable = 1e-5f;
 
-/// A block of 256 weights in groups that have their own small integer scale and minimum:
-/// x ≈ f16(d) · scale[g] · code − f16(dmin) · min[g]; symmetric: x ≈ f16(d) · scale[g] · (code − code_max).
-struct GroupedFit {
-  uint16_t d = 0;     // f16
-  uint16_t dmin = 0;  // f16
-  int16_t scale[16] = {};
-  uint8_t min[16] = {};
-  uint8_t code[256] = {};
-};
+/// Whether any of them is above 0. A block whose importance does not count is encoded as without.
+bool importance_counts(const float* importance, size_t n);
 
-struct GroupedLimits {
-  int code_max;   // with minimums: codes in [0, code_max]; symmetric: in [0, 2 · code_max)
-  int scale_max;  // with minimums: scales in [0, scale_max]; symmetric: in [−scale_max, scale_max)
-};
-
-/// Group = 16 or 32 weights. Minimizes the squared error weighted by importance · √(mean x² + x²), or,
-/// without importance, by √(mean x²) + |x|: large weights matter more than their number says.
-template <int Group>
-GroupedFit fit_groups(const float* x, const float* importance, GroupedLimits limits);
-
-/// Groups of 16 without minimums. Weighted by importance · √(mean x² + x²), or, without importance, by x².
-GroupedFit fit_groups_symmetric(const float* x, const float* importance, GroupedLimits limits);
+/// `block` weights (QuantInfo::block). `importance` is null or as for QuantInfo::encode; where its products
+/// sum to zero or overflow in a group, the group's weights are those without.
+void fit_block(const AffineShape& shape, size_t block, const float* x, const float* importance,
+               AffineBlock& out);
 
 }  // namespace quern

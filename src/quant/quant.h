@@ -32,6 +32,8 @@ struct AffineShape {
   bool has_min = false;     // dmin and min[g] are used
   bool has_scales = false;  // scale[g] (and min[g]) vary inside a block; otherwise they are 1
   bool wide_d = false;      // d needs f32; otherwise d and dmin are f16 values exactly
+  int scale_limit = 0;  // has_scales: scale[g] and min[g] in [0, limit], or, without minimums, scale[g] in
+                        // [−limit, limit)
 };
 
 /// One block, taken apart exactly: nothing is rounded.
@@ -72,12 +74,14 @@ struct QuantInfo {
 
   /// Scalar reference. `n` is a multiple of `block`; `blocks` need not be aligned.
   void (*decode)(const std::byte* blocks, float* out, size_t n);
-  /// Scalar reference encoder. `importance` is null or holds one weight ≥ 0 per element of this row part (the
-  /// column's mean squared activation); formats that cannot use it ignore it. Non-finite input is the
-  /// caller's to refuse.
+  /// Scalar reference encoder (fit.h); encode.h has the fast one. `importance` is null or holds one weight ≥
+  /// 0 per element of this row part (the column's mean squared activation); formats that cannot use it ignore
+  /// it. Non-finite input is the caller's to refuse.
   void (*encode)(const float* in, std::byte* blocks, size_t n, const float* importance);
   /// Takes one block apart; null for Family::floating.
   void (*unpack)(const std::byte* block, AffineBlock& out);
+  /// Puts one together, of d and dmin that the block can hold: the inverse of unpack.
+  void (*pack)(const AffineBlock& in, std::byte* block);
   /// Null where codes do not lie in such runs (and for Family::floating): then blocks come apart one by one.
   const BlockFields* fields = nullptr;
 

@@ -3,7 +3,6 @@
 #include <cstddef>
 
 #include "quant/codec.h"
-#include "quant/fit.h"
 
 namespace quern {
 namespace {
@@ -26,14 +25,15 @@ void decode(const Block& block, float* out) {
   }
 }
 
-void encode(const float* x, const float* importance, Block& block) {
-  const GroupedFit fit = fit_groups<16>(x, importance, {.code_max = 3, .scale_max = 15});
-  block.d = fit.d;
-  block.dmin = fit.dmin;
-  for (int g = 0; g < 16; ++g) block.scales[g] = static_cast<uint8_t>(fit.scale[g] | fit.min[g] << 4);
-  for (int k = 0; k < 256; ++k) {
-    uint8_t& byte = block.qs[k / 128 * 32 + k % 32];
-    byte = static_cast<uint8_t>(byte | fit.code[k] << (k % 128 / 32 * 2));
+void pack(const AffineBlock& in, Block& block) {
+  block.d = f32_to_f16(in.d);
+  block.dmin = f32_to_f16(in.dmin);
+  for (int g = 0; g < 16; ++g) block.scales[g] = static_cast<uint8_t>(in.scale[g] | in.min[g] << 4);
+  for (int half = 0; half < 2; ++half) {
+    const uint8_t* code = in.code + 128 * half;
+    for (int l = 0; l < 32; ++l)
+      block.qs[32 * half + l] =
+          static_cast<uint8_t>(code[l] | code[l + 32] << 2 | code[l + 64] << 4 | code[l + 96] << 6);
   }
 }
 
@@ -65,9 +65,9 @@ constexpr BlockFields kFields = codec::with_runs<256>(
 }  // namespace
 
 extern const QuantInfo quant_info_q2_k;
-constinit const QuantInfo quant_info_q2_k =
-    codec::affine<Block, 256,
-                  AffineShape{.bits = 2, .group = 16, .zero = 0, .has_min = true, .has_scales = true}, decode,
-                  encode, unpack>(DType::Q2_K, "Q2_K", &kFields);
+constinit const QuantInfo quant_info_q2_k = codec::affine<
+    Block, 256,
+    AffineShape{.bits = 2, .group = 16, .zero = 0, .has_min = true, .has_scales = true, .scale_limit = 15},
+    decode, pack, unpack>(DType::Q2_K, "Q2_K", &kFields);
 
 }  // namespace quern

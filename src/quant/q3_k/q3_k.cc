@@ -3,7 +3,6 @@
 #include <cstddef>
 
 #include "quant/codec.h"
-#include "quant/fit.h"
 
 namespace quern {
 namespace {
@@ -34,18 +33,22 @@ void decode(const Block& block, float* out) {
   }
 }
 
-void encode(const float* x, const float* importance, Block& block) {
-  const GroupedFit fit = fit_groups_symmetric(x, importance, {.code_max = 4, .scale_max = 32});
-  block.d = fit.d;
+void pack(const AffineBlock& in, Block& block) {
+  block.d = f32_to_f16(in.d);
   for (int g = 0; g < 16; ++g) {
-    const int scale = fit.scale[g] + 32;
+    const int scale = in.scale[g] + 32;
     block.scales[g % 8] = static_cast<uint8_t>(block.scales[g % 8] | (scale & 15) << (g / 8 * 4));
     block.scales[8 + g % 4] = static_cast<uint8_t>(block.scales[8 + g % 4] | (scale >> 4) << (g / 4 * 2));
   }
-  for (int k = 0; k < 256; ++k) {
-    uint8_t& low = block.qs[k / 128 * 32 + k % 32];
-    low = static_cast<uint8_t>(low | (fit.code[k] & 3) << (k % 128 / 32 * 2));
-    block.hmask[k % 32] = static_cast<uint8_t>(block.hmask[k % 32] | (fit.code[k] >> 2) << (k / 32));
+  for (int half = 0; half < 2; ++half) {
+    const uint8_t* code = in.code + 128 * half;
+    for (int l = 0; l < 32; ++l) {
+      block.qs[32 * half + l] = static_cast<uint8_t>((code[l] & 3) | (code[l + 32] & 3) << 2 |
+                                                     (code[l + 64] & 3) << 4 | (code[l + 96] & 3) << 6);
+      const int high =
+          code[l] >> 2 | code[l + 32] >> 2 << 1 | code[l + 64] >> 2 << 2 | code[l + 96] >> 2 << 3;
+      block.hmask[l] = static_cast<uint8_t>(block.hmask[l] | high << (4 * half));
+    }
   }
 }
 
@@ -82,7 +85,8 @@ constexpr BlockFields kFields = codec::with_runs<256>(
 
 extern const QuantInfo quant_info_q3_k;
 constinit const QuantInfo quant_info_q3_k =
-    codec::affine<Block, 256, AffineShape{.bits = 3, .group = 16, .zero = 4, .has_scales = true}, decode,
-                  encode, unpack>(DType::Q3_K, "Q3_K", &kFields);
+    codec::affine<Block, 256,
+                  AffineShape{.bits = 3, .group = 16, .zero = 4, .has_scales = true, .scale_limit = 32},
+                  decode, pack, unpack>(DType::Q3_K, "Q3_K", &kFields);
 
 }  // namespace quern

@@ -3,7 +3,6 @@
 #include <cstddef>
 
 #include "quant/codec.h"
-#include "quant/fit.h"
 
 namespace quern {
 namespace {
@@ -18,14 +17,9 @@ void decode(const Block& block, float* out) {
   }
 }
 
-void encode(const float* x, const float* importance, Block& block) {
-  block.d = codec::f16_scale(fit_legacy_scale({x, 32}, importance, 8));
-  const float inverse = codec::inverse_of(f16_to_f32(block.d));
-  for (int j = 0; j < 16; ++j) {
-    const auto low = static_cast<int>(codec::code_of(x[j], inverse, -8, 7)) + 8;
-    const auto high = static_cast<int>(codec::code_of(x[j + 16], inverse, -8, 7)) + 8;
-    block.qs[j] = static_cast<uint8_t>(low | high << 4);
-  }
+void pack(const AffineBlock& in, Block& block) {
+  block.d = f32_to_f16(in.d);
+  for (int j = 0; j < 16; ++j) block.qs[j] = static_cast<uint8_t>(in.code[j] | in.code[j + 16] << 4);
 }
 
 void unpack(const Block& block, AffineBlock& out) {
@@ -42,7 +36,7 @@ constexpr BlockFields kFields = codec::with_runs<32>(
 
 extern const QuantInfo quant_info_q4_0;
 constinit const QuantInfo quant_info_q4_0 =
-    codec::affine<Block, 32, AffineShape{.bits = 4, .group = 32, .zero = 8}, decode, encode, unpack>(
+    codec::affine<Block, 32, AffineShape{.bits = 4, .group = 32, .zero = 8}, decode, pack, unpack>(
         DType::Q4_0, "Q4_0", &kFields);
 
 }  // namespace quern

@@ -3,7 +3,6 @@
 #include <cstddef>
 
 #include "quant/codec.h"
-#include "quant/fit.h"
 
 namespace quern {
 namespace {
@@ -19,17 +18,10 @@ void decode(const Block& block, float* out) {
   }
 }
 
-void encode(const float* x, const float* importance, Block& block) {
-  const auto [scale, min] = fit_legacy_range({x, 32}, importance, 15);
-  block.d = codec::f16_scale(scale);
-  block.m = codec::f16_clamped(min);
-  const float inverse = codec::inverse_of(f16_to_f32(block.d));
-  const float m = f16_to_f32(block.m);
-  for (int j = 0; j < 16; ++j) {
-    const auto low = static_cast<int>(codec::code_of(x[j] - m, inverse, 0, 15));
-    const auto high = static_cast<int>(codec::code_of(x[j + 16] - m, inverse, 0, 15));
-    block.qs[j] = static_cast<uint8_t>(low | high << 4);
-  }
+void pack(const AffineBlock& in, Block& block) {
+  block.d = f32_to_f16(in.d);
+  block.m = f32_to_f16(-in.dmin);
+  for (int j = 0; j < 16; ++j) block.qs[j] = static_cast<uint8_t>(in.code[j] | in.code[j + 16] << 4);
 }
 
 // m is added and dmin · min subtracted, hence the sign.
@@ -48,7 +40,7 @@ constexpr BlockFields kFields =
 
 extern const QuantInfo quant_info_q4_1;
 constinit const QuantInfo quant_info_q4_1 =
-    codec::affine<Block, 32, AffineShape{.bits = 4, .group = 32, .zero = 0, .has_min = true}, decode, encode,
+    codec::affine<Block, 32, AffineShape{.bits = 4, .group = 32, .zero = 0, .has_min = true}, decode, pack,
                   unpack>(DType::Q4_1, "Q4_1", &kFields);
 
 }  // namespace quern

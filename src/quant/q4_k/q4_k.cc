@@ -3,7 +3,6 @@
 #include <cstddef>
 
 #include "quant/codec.h"
-#include "quant/fit.h"
 #include "quant/scales6.h"
 
 namespace quern {
@@ -24,15 +23,13 @@ void decode(const Block& block, float* out) {
   }
 }
 
-void encode(const float* x, const float* importance, Block& block) {
-  const GroupedFit fit = fit_groups<32>(x, importance, {.code_max = 15, .scale_max = 63});
-  block.d = fit.d;
-  block.dmin = fit.dmin;
-  for (int g = 0; g < 8; ++g)
-    put_scale6(block.scales, g, {static_cast<uint8_t>(fit.scale[g]), static_cast<uint8_t>(fit.min[g])});
-  for (int k = 0; k < 256; ++k) {
-    uint8_t& byte = block.qs[k / 64 * 32 + k % 32];
-    byte = static_cast<uint8_t>(byte | fit.code[k] << (k % 64 / 32 * 4));
+void pack(const AffineBlock& in, Block& block) {
+  block.d = f32_to_f16(in.d);
+  block.dmin = f32_to_f16(in.dmin);
+  for (int g = 0; g < 8; ++g) put_scale6(block.scales, g, {static_cast<uint8_t>(in.scale[g]), in.min[g]});
+  for (int pair = 0; pair < 4; ++pair) {
+    const uint8_t* code = in.code + 64 * pair;
+    for (int l = 0; l < 32; ++l) block.qs[32 * pair + l] = static_cast<uint8_t>(code[l] | code[l + 32] << 4);
   }
 }
 
@@ -59,9 +56,9 @@ constexpr BlockFields kFields = codec::with_runs<256>(
 }  // namespace
 
 extern const QuantInfo quant_info_q4_k;
-constinit const QuantInfo quant_info_q4_k =
-    codec::affine<Block, 256,
-                  AffineShape{.bits = 4, .group = 32, .zero = 0, .has_min = true, .has_scales = true}, decode,
-                  encode, unpack>(DType::Q4_K, "Q4_K", &kFields);
+constinit const QuantInfo quant_info_q4_k = codec::affine<
+    Block, 256,
+    AffineShape{.bits = 4, .group = 32, .zero = 0, .has_min = true, .has_scales = true, .scale_limit = 63},
+    decode, pack, unpack>(DType::Q4_K, "Q4_K", &kFields);
 
 }  // namespace quern

@@ -1,7 +1,6 @@
 #include "quant/q5_0/q5_0.h"
 
 #include "quant/codec.h"
-#include "quant/fit.h"
 
 namespace quern {
 namespace {
@@ -19,15 +18,9 @@ void decode(const Block& block, float* out) {
   }
 }
 
-void put(Block& block, int j, int code) {
-  block.qs[j % 16] = static_cast<uint8_t>(block.qs[j % 16] | (code & 15) << (j / 16 * 4));
-  block.qh[j / 8] = static_cast<uint8_t>(block.qh[j / 8] | (code >> 4) << (j % 8));
-}
-
-void encode(const float* x, const float* importance, Block& block) {
-  block.d = codec::f16_scale(fit_legacy_scale({x, 32}, importance, 16));
-  const float inverse = codec::inverse_of(f16_to_f32(block.d));
-  for (int j = 0; j < 32; ++j) put(block, j, static_cast<int>(codec::code_of(x[j], inverse, -16, 15)) + 16);
+void pack(const AffineBlock& in, Block& block) {
+  block.d = f32_to_f16(in.d);
+  codec::put_five_bits(in.code, block.qs, block.qh);
 }
 
 void unpack(const Block& block, AffineBlock& out) {
@@ -44,7 +37,7 @@ void unpack(const Block& block, AffineBlock& out) {
 
 extern const QuantInfo quant_info_q5_0;
 constinit const QuantInfo quant_info_q5_0 =
-    codec::affine<Block, 32, AffineShape{.bits = 5, .group = 32, .zero = 16}, decode, encode, unpack>(
+    codec::affine<Block, 32, AffineShape{.bits = 5, .group = 32, .zero = 16}, decode, pack, unpack>(
         DType::Q5_0, "Q5_0");
 
 }  // namespace quern

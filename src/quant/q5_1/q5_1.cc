@@ -1,7 +1,6 @@
 #include "quant/q5_1/q5_1.h"
 
 #include "quant/codec.h"
-#include "quant/fit.h"
 
 namespace quern {
 namespace {
@@ -20,18 +19,10 @@ void decode(const Block& block, float* out) {
   }
 }
 
-void put(Block& block, int j, int code) {
-  block.qs[j % 16] = static_cast<uint8_t>(block.qs[j % 16] | (code & 15) << (j / 16 * 4));
-  block.qh[j / 8] = static_cast<uint8_t>(block.qh[j / 8] | (code >> 4) << (j % 8));
-}
-
-void encode(const float* x, const float* importance, Block& block) {
-  const auto [scale, min] = fit_legacy_range({x, 32}, importance, 31);
-  block.d = codec::f16_scale(scale);
-  block.m = codec::f16_clamped(min);
-  const float inverse = codec::inverse_of(f16_to_f32(block.d));
-  const float m = f16_to_f32(block.m);
-  for (int j = 0; j < 32; ++j) put(block, j, static_cast<int>(codec::code_of(x[j] - m, inverse, 0, 31)));
+void pack(const AffineBlock& in, Block& block) {
+  block.d = f32_to_f16(in.d);
+  block.m = f32_to_f16(-in.dmin);
+  codec::put_five_bits(in.code, block.qs, block.qh);
 }
 
 // m is added and dmin · min subtracted, hence the sign.
@@ -49,7 +40,7 @@ void unpack(const Block& block, AffineBlock& out) {
 
 extern const QuantInfo quant_info_q5_1;
 constinit const QuantInfo quant_info_q5_1 =
-    codec::affine<Block, 32, AffineShape{.bits = 5, .group = 32, .zero = 0, .has_min = true}, decode, encode,
+    codec::affine<Block, 32, AffineShape{.bits = 5, .group = 32, .zero = 0, .has_min = true}, decode, pack,
                   unpack>(DType::Q5_1, "Q5_1");
 
 }  // namespace quern

@@ -3,7 +3,6 @@
 #include <cstddef>
 
 #include "quant/codec.h"
-#include "quant/fit.h"
 
 namespace quern {
 namespace {
@@ -29,15 +28,16 @@ void decode(const Block& block, float* out) {
   }
 }
 
-void encode(const float* x, const float* importance, Block& block) {
-  const GroupedFit fit = fit_groups_symmetric(x, importance, {.code_max = 32, .scale_max = 128});
-  block.d = fit.d;
-  for (int g = 0; g < 16; ++g) block.scales[g] = static_cast<int8_t>(fit.scale[g]);
-  for (int k = 0; k < 256; ++k) {
-    uint8_t& low = block.ql[k / 128 * 64 + k % 64];
-    low = static_cast<uint8_t>(low | (fit.code[k] & 15) << (k % 128 / 64 * 4));
-    uint8_t& high = block.qh[k / 128 * 32 + k % 32];
-    high = static_cast<uint8_t>(high | (fit.code[k] >> 4) << (k % 128 / 32 * 2));
+void pack(const AffineBlock& in, Block& block) {
+  block.d = f32_to_f16(in.d);
+  for (int g = 0; g < 16; ++g) block.scales[g] = static_cast<int8_t>(in.scale[g]);
+  for (int half = 0; half < 2; ++half) {
+    const uint8_t* code = in.code + 128 * half;
+    for (int l = 0; l < 64; ++l)
+      block.ql[64 * half + l] = static_cast<uint8_t>((code[l] & 15) | (code[l + 64] & 15) << 4);
+    for (int l = 0; l < 32; ++l)
+      block.qh[32 * half + l] = static_cast<uint8_t>(code[l] >> 4 | code[l + 32] >> 4 << 2 |
+                                                     code[l + 64] >> 4 << 4 | code[l + 96] >> 4 << 6);
   }
 }
 
@@ -71,7 +71,8 @@ constexpr BlockFields kFields = codec::with_runs<256>(
 
 extern const QuantInfo quant_info_q6_k;
 constinit const QuantInfo quant_info_q6_k =
-    codec::affine<Block, 256, AffineShape{.bits = 6, .group = 16, .zero = 32, .has_scales = true}, decode,
-                  encode, unpack>(DType::Q6_K, "Q6_K", &kFields);
+    codec::affine<Block, 256,
+                  AffineShape{.bits = 6, .group = 16, .zero = 32, .has_scales = true, .scale_limit = 128},
+                  decode, pack, unpack>(DType::Q6_K, "Q6_K", &kFields);
 
 }  // namespace quern

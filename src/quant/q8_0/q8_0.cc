@@ -3,7 +3,6 @@
 #include <cstddef>
 
 #include "quant/codec.h"
-#include "quant/fit.h"
 
 namespace quern {
 namespace {
@@ -15,10 +14,9 @@ void decode(const Block& block, float* out) {
   for (int j = 0; j < 32; ++j) out[j] = d * static_cast<float>(block.qs[j]);
 }
 
-void encode(const float* x, const float*, Block& block) {
-  block.d = codec::f16_scale(largest_magnitude({x, 32}) / 127);
-  const float inverse = codec::inverse_of(f16_to_f32(block.d));
-  for (int j = 0; j < 32; ++j) block.qs[j] = static_cast<int8_t>(codec::code_of(x[j], inverse, -127, 127));
+void pack(const AffineBlock& in, Block& block) {
+  block.d = f32_to_f16(in.d);
+  for (int j = 0; j < 32; ++j) block.qs[j] = static_cast<int8_t>(in.code[j] - 128);
 }
 
 void unpack(const Block& block, AffineBlock& out) {
@@ -36,7 +34,7 @@ constexpr BlockFields kFields = codec::with_runs<32>({.d = offsetof(Block, d), .
 
 extern const QuantInfo quant_info_q8_0;
 constinit const QuantInfo quant_info_q8_0 =
-    codec::affine<Block, 32, AffineShape{.bits = 8, .group = 32, .zero = 128}, decode, encode, unpack>(
+    codec::affine<Block, 32, AffineShape{.bits = 8, .group = 32, .zero = 128}, decode, pack, unpack>(
         DType::Q8_0, "Q8_0", &kFields);
 
 }  // namespace quern

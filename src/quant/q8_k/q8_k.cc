@@ -3,7 +3,6 @@
 #include <cstddef>
 
 #include "quant/codec.h"
-#include "quant/fit.h"
 
 namespace quern {
 namespace {
@@ -14,13 +13,13 @@ void decode(const Block& block, float* out) {
   for (int j = 0; j < 256; ++j) out[j] = block.d * static_cast<float>(block.qs[j]);
 }
 
-void encode(const float* x, const float*, Block& block) {
-  block.d = largest_magnitude({x, 256}) / 127;
-  const float inverse = codec::inverse_of(block.d);
-  if (inverse == 0) block.d = 0;
-  for (int j = 0; j < 256; ++j) {
-    block.qs[j] = static_cast<int8_t>(codec::code_of(x[j], inverse, -127, 127));
-    block.bsums[j / 16] = static_cast<int16_t>(block.bsums[j / 16] + block.qs[j]);
+void pack(const AffineBlock& in, Block& block) {
+  block.d = in.d;
+  for (int j = 0; j < 256; ++j) block.qs[j] = static_cast<int8_t>(in.code[j] - 128);
+  for (int g = 0; g < 16; ++g) {
+    int sum = 0;
+    for (int j = 0; j < 16; ++j) sum += block.qs[16 * g + j];
+    block.bsums[g] = static_cast<int16_t>(sum);
   }
 }
 
@@ -39,7 +38,7 @@ constexpr BlockFields kFields = codec::with_runs<256>({.d = offsetof(Block, d), 
 
 extern const QuantInfo quant_info_q8_k;
 constinit const QuantInfo quant_info_q8_k =
-    codec::affine<Block, 256, AffineShape{.bits = 8, .group = 256, .zero = 128, .wide_d = true}, decode,
-                  encode, unpack>(DType::Q8_K, "Q8_K", &kFields);
+    codec::affine<Block, 256, AffineShape{.bits = 8, .group = 256, .zero = 128, .wide_d = true}, decode, pack,
+                  unpack>(DType::Q8_K, "Q8_K", &kFields);
 
 }  // namespace quern

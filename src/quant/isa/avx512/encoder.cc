@@ -1,0 +1,33 @@
+// AVX-512.
+#if defined(__x86_64__)
+#if !defined(__clang__)
+// GCC 12's own header warns: _mm512_undefined_ps() is an uninitialized variable on purpose.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include "quant/search_begin.inc.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")
+#endif
+
+namespace quern {
+namespace {
+#include "quant/isa/avx512/vec.h"
+#include "quant/search.inc.h"
+}  // namespace
+
+constinit const Encoder encoder_avx512 = {"avx512", load_values, fit_tile};
+
+}  // namespace quern
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
