@@ -28,7 +28,8 @@ struct CommonFlags {
   std::map<std::string, std::string> overrides;
 
   /// Adds a flag whose value wins over the variable.
-  void setting(CLI::App& command, const std::string& flag, const std::string& variable, const std::string& help);
+  void setting(CLI::App& command, const std::string& flag, const std::string& variable,
+               const std::string& help);
   void add_to(CLI::App& command);
   /// Reads the configuration, prints warnings and sets the log up (quietly, unless the user chose a level).
   Result<Config> load(bool quiet) const;
@@ -42,6 +43,8 @@ void add_inspect(CLI::App& app, Action& action);
 void add_tokenize(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
 void add_perplexity(CLI::App& app, Action& action);
+void add_quantize(CLI::App& app, Action& action);
+void add_imatrix(CLI::App& app, Action& action);
 
 /// The device that the configuration asks for.
 Result<std::unique_ptr<Backend>> backend_of(const Config& config);

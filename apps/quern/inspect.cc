@@ -5,6 +5,7 @@
 #include "fetch_model.h"
 #include "hub_command.h"
 #include "models/checkpoint.h"
+#include "models/quantization_report.h"
 #include "models/summary.h"
 #include "quant/quant.h"
 #include "remote_header.h"
@@ -19,9 +20,9 @@ struct InspectFlags {
   bool json = false;
 };
 
-std::string shape_text(const RawTensor& tensor) {
+std::string shape_text(const std::vector<int64_t>& shape) {
   std::string text;
-  for (const int64_t n : tensor.shape) text += fmt::format("{}{}", text.empty() ? "" : " x ", n);
+  for (const int64_t n : shape) text += fmt::format("{}{}", text.empty() ? "" : " x ", n);
   return text;
 }
 
@@ -56,9 +57,12 @@ nlohmann::ordered_json as_json(const WeightSource& source, const std::string& na
                      {"bytes", type.bytes}});
   if (tensors) {
     auto& list = report["tensors"] = nlohmann::ordered_json::array();
-    for (const RawTensor& t : source.tensors())
+    for (const QuantizedTensor& t : quantization_report(source)) {
       list.push_back(
-          {{"name", t.name}, {"type", dtype_name(t.dtype)}, {"shape", t.shape}, {"bytes", t.data.size()}});
+          {{"name", t.name}, {"type", dtype_name(t.type.used)}, {"shape", t.shape}, {"bytes", t.bytes}});
+      if (t.error < 0) continue;
+      list.back().update({{"asked", dtype_name(t.type.asked)}, {"why", t.type.why}, {"error", t.error}});
+    }
   }
   return report;
 }
@@ -94,8 +98,13 @@ void print_text(const WeightSource& source, const std::string& name, const Model
                                    human_bytes(type.bytes)));
   if (!tensors) return;
   fmt::print("\n");
-  for (const RawTensor& t : source.tensors())
-    fmt::print("{:<5} {:<20} {}\n", dtype_name(t.dtype), shape_text(t), t.name);
+  for (const QuantizedTensor& t : quantization_report(source)) {
+    std::string note;
+    if (t.error > 0) note = fmt::format("  error {:.2f} %", 100 * t.error);
+    if (t.error >= 0 && !t.type.why.empty())
+      note += fmt::format("  {} asked: {}", dtype_name(t.type.asked), t.type.why);
+    fmt::print("{:<5} {:<20} {}{}\n", dtype_name(t.type.used), shape_text(t.shape), t.name, note);
+  }
 }
 
 /// `name`: where the file is, here or at the hub.

@@ -8,6 +8,8 @@
 #include "engine/embedded_guide.h"
 #include "hub/scan.h"
 #include "hub_command.h"
+#include "isq.h"
+#include "quantize/isq.h"
 
 namespace quern {
 namespace {
@@ -18,7 +20,7 @@ struct ListFlags {
 };
 
 struct Row {
-  std::string source;  // "hub", "local", "bundled"
+  std::string source;  // "hub", "local", "bundled", "isq": quantized while loading
   ListedModel model;
 };
 
@@ -53,6 +55,13 @@ std::vector<Row> all_models(const HubSetup& setup) {
       rows.push_back({"local", std::move(model)});
   for (ListedModel& model : list_cache(hub::Cache(setup.hub.cache)))
     rows.push_back({"hub", std::move(model)});
+  for (const IsqEntry& entry : list_isq_cache(isq_cache()))
+    rows.push_back({"isq",
+                    {.id = entry.id,
+                     .type = "GGUF",
+                     .quantization = entry.type,
+                     .bytes = entry.bytes,
+                     .last_used = entry.last_used}});
   return rows;
 }
 

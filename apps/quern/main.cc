@@ -25,6 +25,8 @@ int main(int argc, char** argv) {
   add_inspect(app, action);
   add_tokenize(app, action);
   add_bench(app, action);
+  add_quantize(app, action);
+  add_imatrix(app, action);
   add_perplexity(app, action);
 
   try {

@@ -3,13 +3,12 @@
 
 #include <unistd.h>
 
-#include <fstream>
 #include <iostream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "command.h"
 #include "fetch_model.h"
+#include "text_file.h"
 
 namespace quern {
 namespace {
@@ -25,13 +24,6 @@ struct Loaded {
   std::unique_ptr<WeightSource> source;
   std::unique_ptr<Model> model;
 };
-
-Result<std::string> read_text(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file)
-    return fail(ErrorCode::not_found, "perplexity: {}: cannot be read: give a text file with --file", path);
-  return std::string{std::istreambuf_iterator<char>(file), {}};
-}
 
 Result<Loaded> load(const CommonFlags& flags, const std::string& name, const Config& config, Backend& backend,
                     int64_t context) {
@@ -90,7 +82,7 @@ void print_report(const PerplexityFlags& flags, const std::string& model, const 
 
 Result<> perplexity(const PerplexityFlags& flags) {
   QUERN_TRY(const Config config, flags.common.load(true));
-  QUERN_TRY(const std::string text, read_text(flags.file));
+  QUERN_TRY(const std::string text, read_text_file("perplexity", flags.file));
   QUERN_TRY(const auto backend, backend_of(config));
   const std::string reference = model_or_default(flags.model, config);
   QUERN_TRY(const Loaded measured, load(flags.common, reference, config, *backend, flags.context));

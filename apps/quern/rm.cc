@@ -4,6 +4,8 @@
 
 #include "hub/scan.h"
 #include "hub_command.h"
+#include "isq.h"
+#include "quantize/isq.h"
 
 namespace quern {
 namespace {
@@ -21,7 +23,10 @@ int rm(const RmFlags& flags) {
   auto list = nlohmann::ordered_json::array();
   int status = kDone;
   for (const std::string& model : flags.models) {
-    const auto removed = remove_cached(cache, model);
+    const uint64_t quantized = remove_from_isq_cache(isq_cache(), model);
+    auto removed = remove_cached(cache, model);
+    if (!removed && quantized > 0) removed = Removed();  // a local checkpoint's, or the hub's is gone already
+    if (removed) removed->bytes += quantized;
     if (!removed) {
       status = report(removed.error());
       list.push_back({{"id", model}, {"error", removed.error().message}});
@@ -41,7 +46,8 @@ void add_rm(CLI::App& app, Action& action) {
   auto flags = std::make_shared<RmFlags>();
   CLI::App* command = app.add_subcommand("rm", "remove models from the cache");
   command
-      ->add_option("MODEL", flags->models, "owner/repo: all of it; with a selector: that model or revision")
+      ->add_option("MODEL", flags->models,
+                   "owner/repo: all of it; with a selector: that model or revision; with what ISQ made of it")
       ->required();
   command->add_flag("--json", flags->json, "print a JSON report");
   flags->common.add_to(*command);

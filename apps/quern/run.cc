@@ -14,6 +14,7 @@
 #include "command.h"
 #include "engine/chat_prompt.h"
 #include "fetch_model.h"
+#include "isq.h"
 #include "sampling/defaults.h"
 
 namespace quern {
@@ -231,6 +232,7 @@ Result<> run(RunFlags flags) {
   QUERN_TRY(const auto backend, backend_of(config));
   LoadOptions options;
   options.model_path = config.model_path;
+  options.transform = isq_of(config);
   options.engine.context = config.context_size;
   options.engine.max_running = 1;
   options.engine.prefix_caching = config.prefix_caching;

@@ -10,6 +10,7 @@
 #include "core/log.h"
 #include "fetch_model.h"
 #include "http/server.h"
+#include "isq.h"
 
 namespace quern {
 namespace {
@@ -23,6 +24,7 @@ HostOptions host_options(const Config& config) {
   HostOptions options;
   options.models = config.allowed_models;
   options.load.model_path = config.model_path;
+  options.load.transform = isq_of(config);
   options.load.memory_limit = config.memory_limit;
   options.load.engine.max_running = config.max_concurrent_requests;
   options.load.engine.max_queued = config.max_queued_requests;
@@ -82,10 +84,6 @@ Result<> serve(const CommonFlags& flags) {
   options.fetch = fetch_through(Hub(std::move(hub)));
   if (auto supported = backend->supports(options.load.engine.kv_type); !supported)
     return fail(ErrorCode::unsupported, "LLM_KV_CACHE_TYPE: {}", supported.error().message);
-  if (config.enable_isq)
-    log::warn(
-        "LLM_ENABLE_ISQ is set, but quantizing while loading is not there yet: GGUF files are served as they "
-        "are");
   raise_descriptor_limit();
 
   const auto metrics = Metrics::create();

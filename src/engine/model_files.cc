@@ -87,10 +87,10 @@ Result<std::unique_ptr<WeightSource>> open_own(const std::string& reference, con
   if (reference.ends_with(".gguf") && reference.find(':') == std::string::npos)
     return fail(ErrorCode::not_found, "{}: no such file{}", reference,
                 model_path.empty() ? "" : ", also not below " + model_path);
-  return fail(ErrorCode::unsupported,
-              "{}: no such file or folder, and this version cannot download from a hub: give the path of a "
-              ".gguf file",
-              reference);
+  return fail(
+      ErrorCode::not_found,
+      "{}: no such file or folder: give the path of a .gguf file or a checkpoint folder, or owner/repo",
+      reference);
 }
 
 }  // namespace

@@ -233,6 +233,12 @@ class ModelHostImpl final : public ModelHost {
     const ModelFiles files = files_of(index);
     auto source = open_model_source(files, options_.load.model_path);
     if (!source) return failed(index, source.error());
+    if (options_.load.transform) {
+      const std::string id = begin(index, ModelState::loading);
+      source = options_.load.transform(id, *std::move(source), progress_of(index, stop), stop);
+      if (stop.stop_requested()) return;
+      if (!source) return failed(index, source.error());
+    }
     const auto plan = plan_memory(backend_, **source, options_.load.engine, limit_, entries_.size());
     if (!plan) return failed(index, plan.error());
     if (!take_room(index, plan->total(), stop)) return;
@@ -292,6 +298,7 @@ class ModelHostImpl final : public ModelHost {
             if (!wanted)
               log::info("model not loaded ahead of need: no room beside the others",
                         {{"model", entry.status.id}, {"bytes", bytes}});
+            entry.status.state = ModelState::absent;
             entry.turn = Turn::none;
             entry.in_hand = false;
             stop_draining(lock);

@@ -139,6 +139,9 @@ Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const std::str
 Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const ModelFiles& files,
                                                 const LoadOptions& options, EngineObserver* observer) {
   QUERN_TRY(auto source, open_model_source(files, options.model_path));
+  if (options.transform) {
+    QUERN_TRY(source, options.transform(files.reference, std::move(source), {}, {}));
+  }
   const uint64_t limit = options.memory_limit > 0 ? options.memory_limit : available_memory() / 10 * 9;
   QUERN_TRY(const MemoryPlan plan, plan_memory(backend, *source, options.engine, limit, 1));
   return open_model(backend, files.reference, std::move(source), plan, options.engine, {}, observer);

@@ -1,7 +1,9 @@
 // One model and everything that answering with it takes.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -36,8 +38,16 @@ struct ModelFiles {
   std::string tokenizer_folder;  // whose tokenizer and chat template are taken; empty: the model's own
 };
 
+/// Makes the model that is served of the one that was opened (ISQ); it may take long. `id` is the reference as
+/// configured; progress in bytes returns false to cancel.
+using LoadProgress = std::function<bool(uint64_t done, uint64_t total)>;
+using TransformSource = std::function<Result<std::unique_ptr<WeightSource>>(
+    const std::string& id, std::unique_ptr<WeightSource> source, const LoadProgress& progress,
+    const std::stop_token& stop)>;
+
 struct LoadOptions {
   std::string model_path;  // LLM_MODEL_PATH
+  TransformSource transform;  // empty: models are served as they are
   EngineOptions engine;
   uint64_t memory_limit = 0;  // 0: 90 % of what is free
 };

@@ -37,6 +37,10 @@ struct GgufTensor {
 /// counts as uint64_t, token types as int64_t.
 class GgufWriter {
  public:
+  /// Into an empty file that is open already and has no name to be given (memfd_create); the caller closes
+  /// it.
+  static Result<std::unique_ptr<GgufWriter>> create_in(int file, const Metadata& metadata,
+                                                       std::vector<GgufTensor> tensors);
   static Result<std::unique_ptr<GgufWriter>> create(const std::filesystem::path& path,
                                                     const Metadata& metadata,
                                                     std::vector<GgufTensor> tensors);

@@ -6,10 +6,12 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <unordered_set>
 #include <utility>
 
+#include "core/file.h"
 #include "formats/gguf.h"
 #include "formats/gguf_parse.h"
 #include "formats/printable.h"
@@ -142,71 +144,63 @@ class NamelessFile {
   NamelessFile(const NamelessFile&) = delete;
   NamelessFile& operator=(const NamelessFile&) = delete;
   ~NamelessFile() {
-    if (fd_ >= 0) close(fd_);
     if (!temporary_.empty()) unlink(temporary_.c_str());
   }
 
   Result<> open_beside(const std::filesystem::path& path) {
     path_ = path;
-    fd_ = open(folder().c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
-    if (fd_ >= 0) return {};
-    temporary_ = temporary_name();
-    fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd_ >= 0) return {};
-    temporary_.clear();
-    return error("create");
+    file_ = Descriptor(open(folder().c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666));
+    if (file_) return {};
+    const std::string name = unique_name(path_.string());
+    file_ = Descriptor(open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+    if (!file_) return error("create");
+    temporary_ = name;
+    return {};
   }
-  int fd() const { return fd_; }
+  /// One that stays without a name.
+  Result<> take(int file) {
+    path_ = "a file in memory";
+    file_ = Descriptor(fcntl(file, F_DUPFD_CLOEXEC, 0));
+    named_ = false;
+    if (!file_) return error("open");
+    return {};
+  }
+  int fd() const { return file_.get(); }
   /// Syncs it and gives it its name.
   Result<> publish() {
-    if (fsync(fd_) != 0) return error("sync");
+    if (!named_) return {};
+    if (fsync(fd()) != 0) return error("sync");
     if (temporary_.empty()) {
-      const std::string name = temporary_name();  // linking cannot replace a file; renaming can
-      const std::string self = fmt::format("/proc/self/fd/{}", fd_);
+      const std::string name = unique_name(path_.string());  // linking cannot replace a file; renaming can
+      const std::string self = fmt::format("/proc/self/fd/{}", fd());
       if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) != 0)
         return error("link");
       temporary_ = name;
     }
-    if (close(std::exchange(fd_, -1)) != 0) return error("close");
+    file_ = Descriptor();
     if (rename(temporary_.c_str(), path_.c_str()) != 0) return error("rename");
     temporary_.clear();
-    return sync_folder();
+    sync_folder(folder());  // without this the name could still be lost when the machine fails
+    return {};
   }
-  tl::unexpected<Error> error(std::string_view what) const {
-    return fail(ErrorCode::io, "{}: cannot {}: {}", path_.string(), what, std::strerror(errno));
-  }
+  tl::unexpected<Error> error(std::string_view what) const { return io_error(path_, what, errno); }
 
  private:
   std::filesystem::path folder() const { return path_.has_parent_path() ? path_.parent_path() : "."; }
-  std::string temporary_name() const {
-    static std::atomic<unsigned> counter{0};
-    return fmt::format("{}.{}-{}.tmp", path_.string(), getpid(),
-                       counter.fetch_add(1, std::memory_order_relaxed));
-  }
-  /// Without this the name could still be lost when the machine fails.
-  Result<> sync_folder() const {
-    const int fd = open(folder().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return error("sync its folder");
-    const int synced = fsync(fd);
-    const int code = errno;
-    close(fd);
-    errno = code;
-    // Some file systems cannot sync folders; they say EINVAL.
-    if (synced != 0 && code != EINVAL) return error("sync its folder");
-    return {};
-  }
 
   std::filesystem::path path_;
   std::string temporary_;  // empty: it has no name
-  int fd_ = -1;
+  Descriptor file_;
+  bool named_ = true;
 };
 
 class FileWriter : public GgufWriter {
  public:
   explicit FileWriter(std::string name) : name_(std::move(name)) {}
 
-  Result<> start(const std::filesystem::path& path, const Metadata& metadata,
-                 std::vector<GgufTensor> tensors);
+  /// `open` opens the file, once it is known that all can be written.
+  Result<> start(const Metadata& metadata, std::vector<GgufTensor> tensors,
+                 const std::function<Result<>(NamelessFile&)>& open);
   Result<> write(std::span<const std::byte> data) override;
   Result<> write_at(size_t tensor, uint64_t offset, std::span<const std::byte> data) override;
   Result<> replace_metadata(const Metadata& metadata) override;
@@ -287,8 +281,8 @@ Result<std::string> FileWriter::header(const Metadata& metadata) const {
   return out.bytes();
 }
 
-Result<> FileWriter::start(const std::filesystem::path& path, const Metadata& metadata,
-                           std::vector<GgufTensor> tensors) {
+Result<> FileWriter::start(const Metadata& metadata, std::vector<GgufTensor> tensors,
+                           const std::function<Result<>(NamelessFile&)>& open) {
   tensors_ = std::move(tensors);
   if (metadata.contains("general.alignment")) {
     alignment_ = metadata.uint("general.alignment").value_or(0);
@@ -298,7 +292,7 @@ Result<> FileWriter::start(const std::filesystem::path& path, const Metadata& me
   }
   QUERN_TRY_VOID(place_tensors());
   QUERN_TRY(const std::string bytes, header(metadata));
-  QUERN_TRY_VOID(file_.open_beside(path));
+  QUERN_TRY_VOID(open(file_));
   header_bytes_ = bytes.size();
   uint64_t total = header_bytes_;
   if (!tensors_.empty()) {
@@ -361,7 +355,16 @@ Result<std::unique_ptr<GgufWriter>> GgufWriter::create(const std::filesystem::pa
                                                        const Metadata& metadata,
                                                        std::vector<GgufTensor> tensors) {
   auto writer = std::make_unique<FileWriter>(path.string());
-  QUERN_TRY_VOID(writer->start(path, metadata, std::move(tensors)));
+  QUERN_TRY_VOID(writer->start(metadata, std::move(tensors),
+                               [&](NamelessFile& file) { return file.open_beside(path); }));
+  return writer;
+}
+
+Result<std::unique_ptr<GgufWriter>> GgufWriter::create_in(int file, const Metadata& metadata,
+                                                          std::vector<GgufTensor> tensors) {
+  auto writer = std::make_unique<FileWriter>("a file in memory");
+  QUERN_TRY_VOID(
+      writer->start(metadata, std::move(tensors), [&](NamelessFile& own) { return own.take(file); }));
   return writer;
 }
 

@@ -10,7 +10,6 @@ namespace quern {
 namespace {
 
 namespace asio = boost::asio;
-using boost::system::error_code;
 using namespace std::chrono_literals;
 
 constexpr auto kForever = ServerState::Clock::time_point::max();
@@ -127,7 +126,7 @@ void Connection::start(bool refused, std::function<void()> on_end) {
   on_end_ = std::move(on_end);
   asio::co_spawn(
       transport_->executor(), [self = shared_from_this(), refused] { return self->serve(refused); },
-      [self = shared_from_this()](std::exception_ptr failure) {
+      [self = shared_from_this()](const std::exception_ptr& failure) {
         try {
           if (failure) std::rethrow_exception(failure);
         } catch (const std::exception& e) {

@@ -1,5 +1,6 @@
 // What a model is made of, and OpenAI's list of models.
 #include "http/handlers.h"
+#include "models/quantization_report.h"
 #include "quant/quant.h"
 
 namespace quern {
@@ -16,17 +17,14 @@ Json openai_entry(const App& app, const ModelStatus& status) {
 Parsed<Reply> llm_quantization(App& app, const HttpRequest& request) {
   QUERN_TRY(const auto model, find_model(app, request.param));
   Json body = {{"id", model->id}, {"tensors", Json::array()}};
-  if (model->source) {
-    for (const RawTensor& tensor : model->source->tensors()) {
-      const std::string type(dtype_name(tensor.dtype));
-      body["tensors"].push_back({{"name", tensor.name},
-                                 {"shape", tensor.shape},
-                                 {"asked", type},
-                                 {"used", type},
-                                 {"why", "as stored in the file"},
-                                 {"error", Json()}});
-    }
-  }
+  for (const QuantizedTensor& tensor : quantization_report(*model->source))
+    body["tensors"].push_back({{"name", tensor.name},
+                               {"shape", tensor.shape},
+                               {"asked", dtype_name(tensor.type.asked)},
+                               {"used", dtype_name(tensor.type.used)},
+                               {"why", tensor.type.why},
+                               {"error", tensor.error < 0 ? Json() : Json(tensor.error)},
+                               {"bytes", tensor.bytes}});
   return HttpResponse::json(dump(body));
 }
 

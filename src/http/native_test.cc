@@ -173,6 +173,7 @@ TEST(Native, ModelsAndTensors) {
     const Json tensor = reply.json()["tensors"][0];
     EXPECT_EQ(tensor["asked"], "F32");
     EXPECT_EQ(tensor["used"], "F32");
+    EXPECT_TRUE(tensor["error"].is_null()) << "the file does not tell";
   }
   EXPECT_EQ(server.get("/api/llms/none/quantization").status, 404);
 }

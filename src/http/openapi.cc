@@ -40,7 +40,7 @@ constexpr const char* kSchemas = R"json({
   "Quantization": {"type": "object", "required": ["id", "tensors"], "properties": {"id": {"type": "string"},
     "tensors": {"type": "array", "items": {"type": "object", "properties": {
       "name": {"type": "string"}, "shape": {"type": "array", "items": {"type": "integer"}}, "asked": {"type": "string"},
-      "used": {"type": "string"}, "why": {"type": "string"}, "error": {"type": ["number", "null"]}}}}}},
+      "used": {"type": "string"}, "why": {"type": "string"}, "error": {"type": ["number", "null"]}, "bytes": {"type": "integer"}}}}}},
   "FinishReason": {"type": "string", "enum": ["length", "stop", "eos"]},
   "Text": {"type": "object", "required": ["text", "model", "tokens_generated", "finish_reason"], "properties": {
     "text": {"type": "string"}, "model": {"type": "string"}, "tokens_generated": {"type": "integer"},

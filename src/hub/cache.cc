@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "hub/file.h"
+#include "core/file.h"
 #include "hub/reference.h"
 #include "hub/repo_listing.h"
 

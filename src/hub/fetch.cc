@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
+#include "core/file.h"
+#include "core/file_lock.h"
 #include "core/log.h"
-#include "hub/file.h"
-#include "hub/lock.h"
 #include "hub/partial_file.h"
 
 namespace quern::hub {

@@ -10,7 +10,7 @@
 #include <memory>
 #include <vector>
 
-#include "hub/file.h"
+#include "core/file.h"
 
 namespace quern::hub {
 namespace {

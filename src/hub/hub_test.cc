@@ -8,11 +8,11 @@
 
 #include <fstream>
 
+#include "core/file.h"
+#include "core/file_lock.h"
 #include "hub/cache.h"
-#include "hub/file.h"
 #include "hub/hash.h"
 #include "hub/http.h"
-#include "hub/lock.h"
 #include "hub/partial_file.h"
 #include "hub/retry.h"
 #include "hub/scan.h"

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "core/file.h"
 #include "hub/cache.h"
-#include "hub/file.h"
 #include "hub/repo_listing.h"
 #include "hub/select.h"
 

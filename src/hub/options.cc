@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
-#include "hub/file.h"
+#include "core/file.h"
 #include "hub/http.h"
 #include "hub/reference.h"
 
@@ -62,7 +62,7 @@ Result<std::string> find_token(const Variables& variables, const fs::path& hf_ho
   if (token.empty() && !is_true(first_of(variables, {"HF_HUB_DISABLE_IMPLICIT_TOKEN"}))) {
     const std::string named = first_of(variables, {"HF_TOKEN_PATH"});
     const fs::path file = named.empty() ? hf_home / "token" : expanded(named, home);
-    token = trimmed(hub::read_small_file(file, 64 << 10).value_or(""));
+    token = trimmed(read_small_file(file, 64 << 10).value_or(""));
     where = file.string();
   }
   if (token.empty() || is_token(token)) return token;

@@ -19,8 +19,8 @@
 #include <stop_token>
 #include <string>
 
+#include "core/file.h"
 #include "core/result.h"
-#include "hub/file.h"
 #include "hub/ranges.h"
 
 namespace quern::hub {

@@ -8,10 +8,10 @@
 #include <optional>
 #include <set>
 
-#include "hub/file.h"
+#include "core/file.h"
+#include "core/file_lock.h"
 #include "hub/hash.h"
 #include "hub/local.h"
-#include "hub/lock.h"
 #include "hub/reference.h"
 #include "hub/repo_listing.h"
 #include "hub/select.h"

@@ -38,7 +38,7 @@ std::vector<QuantizedTensor> quantization_report(const WeightSource& source) {
     entry.name = tensor.name;
     entry.shape = tensor.shape;
     entry.bytes = tensor.data.size();
-    entry.type.asked = entry.type.used = tensor.dtype;
+    entry.type = {tensor.dtype, tensor.dtype, "as stored in the file"};
     if (!told) continue;
     const auto type = static_cast<DType>((*asked)[i]);
     if ((*asked)[i] >= 0 && find_quant(type) != nullptr) entry.type.asked = type;

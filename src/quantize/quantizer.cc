@@ -1,10 +1,15 @@
 #include "quantize/quantizer.h"
 
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -27,6 +32,8 @@ constexpr int64_t kPieceWeights = 1 << 20;
 /// Every so many rows one is decoded again to see what quantizing changed.
 constexpr int64_t kSampledRows = 64;
 
+constexpr int kLowPriority = 19;
+
 /// Rows [first, first + count) of one part of a tensor.
 struct Piece {
   size_t tensor;
@@ -44,7 +51,9 @@ class Quantizer {
   Quantizer(const WeightSource& source, const QuantizeOptions& options)
       : source_(source), options_(options) {}
 
-  Result<QuantizeReport> run(const std::filesystem::path& destination);
+  using CreateWriter =
+      std::function<Result<std::unique_ptr<GgufWriter>>(const Metadata&, std::vector<GgufTensor>)>;
+  Result<QuantizeReport> run(const CreateWriter& create);
 
  private:
   Result<> plan();
@@ -113,7 +122,8 @@ Metadata Quantizer::metadata() const {
   Metadata result;
   for (const auto& [key, value] : options_.extra.entries()) result.add(key, value);
   for (const auto& [key, value] : source_.metadata().entries())
-    if (!key.starts_with("split.") && !key.starts_with("quern.quantization.")) result.add(key, value);
+    if (!key.starts_with("split.") && !key.starts_with("quern.quantization.") && key != "general.file_type")
+      result.add(key, value);
   result.add("general.quantization_version", uint64_t{2});
   add_quantization_report(result, report_.tensors);
   return result;
@@ -199,6 +209,8 @@ Result<> Quantizer::done_with(const Piece& piece) {
 }
 
 void Quantizer::work(GgufWriter& writer) {
+  // On Linux this is the thread's priority alone.
+  if (options_.background) setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kLowPriority);
   std::vector<std::byte> out;
   for (size_t i = next_.fetch_add(1); i < pieces_.size() && !failed_; i = next_.fetch_add(1)) {
     const Piece& piece = pieces_[i];
@@ -228,19 +240,18 @@ void Quantizer::count_errors() {
     report_.tensors[t].error = sums[t].changes > 0 ? std::sqrt(sums[t].changes / sums[t].weights) : 0;
 }
 
-Result<QuantizeReport> Quantizer::run(const std::filesystem::path& destination) {
+Result<QuantizeReport> Quantizer::run(const CreateWriter& create) {
   const auto start = Clock::now();
   QUERN_TRY_VOID(plan());
   QUERN_TRY_VOID(read_importance());
   std::vector<GgufTensor> tensors;
   for (const QuantizedTensor& tensor : report_.tensors)
     tensors.push_back({tensor.name, tensor.type.used, tensor.shape});
-  QUERN_TRY(const auto writer, GgufWriter::create(destination, metadata(), std::move(tensors)));
+  QUERN_TRY(const auto writer, create(metadata(), std::move(tensors)));
   const int threads = options_.threads > 0 ? options_.threads : physical_cores();
   {
     std::vector<std::jthread> workers;
-    for (int i = 1; i < threads; ++i) workers.emplace_back([&] { work(*writer); });
-    work(*writer);
+    for (int i = 0; i < threads; ++i) workers.emplace_back([&] { work(*writer); });
   }
   QUERN_TRY_VOID(failure_);
   QUERN_TRY_VOID(source_.check());
@@ -256,7 +267,15 @@ Result<QuantizeReport> Quantizer::run(const std::filesystem::path& destination) 
 
 Result<QuantizeReport> quantize(const WeightSource& source, const std::filesystem::path& destination,
                                 const QuantizeOptions& options) {
-  return Quantizer(source, options).run(destination);
+  return Quantizer(source, options).run([&](const Metadata& metadata, std::vector<GgufTensor> tensors) {
+    return GgufWriter::create(destination, metadata, std::move(tensors));
+  });
+}
+
+Result<QuantizeReport> quantize_into(const WeightSource& source, int file, const QuantizeOptions& options) {
+  return Quantizer(source, options).run([&](const Metadata& metadata, std::vector<GgufTensor> tensors) {
+    return GgufWriter::create_in(file, metadata, std::move(tensors));
+  });
 }
 
 }  // namespace quern

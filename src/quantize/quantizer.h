@@ -15,7 +15,8 @@ struct QuantizeOptions {
   /// The type of each tensor. Its rows must be whole blocks of the type used.
   std::function<TypeChoice(const GgufTensorPlan&)> choose;
   const ImportanceMatrix* importance = nullptr;  // must outlive the call
-  int threads = 0;                               // 0: physical cores, at least two
+  int threads = 0;                               // 0: physical cores
+  bool background = false;                       // threads of low priority
   Metadata extra;                                // wins over the source's metadata
   /// Bytes of the source that are done; false cancels. From any thread, one call at a time.
   std::function<bool(uint64_t done, uint64_t total)> progress;
@@ -35,5 +36,7 @@ struct QuantizeReport {
 /// Fails with corrupt on weights that are not finite, naming tensor and row; cancelled; io.
 Result<QuantizeReport> quantize(const WeightSource& source, const std::filesystem::path& destination,
                                 const QuantizeOptions& options);
+/// Into a file that is open already: see GgufWriter::create_in.
+Result<QuantizeReport> quantize_into(const WeightSource& source, int file, const QuantizeOptions& options);
 
 }  // namespace quern

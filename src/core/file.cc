@@ -1,4 +1,4 @@
-#include "hub/file.h"
+#include "core/file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
-namespace quern::hub {
+namespace quern {
 
 namespace fs = std::filesystem;
 
@@ -20,8 +20,8 @@ tl::unexpected<Error> io_error(const fs::path& path, std::string_view what, int 
   if (error == ENOSPC || error == EDQUOT)
     return fail(
         ErrorCode::resource_exhausted,
-        "{}: cannot {}: the disk is full: free some space (quern list, quern rm), or set HF_HUB_CACHE to a "
-        "folder on a larger disk; what is there will be continued",
+        "{}: cannot {}: the disk is full: free some space (quern list, quern rm) or use a folder on a larger "
+        "disk (HF_HUB_CACHE, XDG_CACHE_HOME), then try again",
         path.string(), what);
   return fail(ErrorCode::io, "{}: cannot {}: {}", path.string(), what, std::strerror(error));
 }
@@ -89,4 +89,4 @@ Result<> make_folders(const fs::path& folder) {
   return {};
 }
 
-}  // namespace quern::hub
+}  // namespace quern

@@ -1,4 +1,4 @@
-// The lock of a blob, as huggingface_hub takes it: flock on `.locks/models--owner--repo/{etag}.lock`.
+// A lock between processes: flock on a file of its own, as Python's filelock takes it.
 #pragma once
 
 #include <filesystem>
@@ -6,10 +6,10 @@
 #include <optional>
 #include <stop_token>
 
+#include "core/file.h"
 #include "core/result.h"
-#include "hub/file.h"
 
-namespace quern::hub {
+namespace quern {
 
 /// Held while it lives; the system lets go of it when the process dies.
 class FileLock {
@@ -25,4 +25,4 @@ class FileLock {
   Descriptor file_;
 };
 
-}  // namespace quern::hub
+}  // namespace quern

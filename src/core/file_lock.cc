@@ -1,4 +1,4 @@
-#include "hub/lock.h"
+#include "core/file_lock.h"
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -6,10 +6,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <condition_variable>
+#include <mutex>
 
-#include "hub/retry.h"
-
-namespace quern::hub {
+namespace quern {
 
 namespace fs = std::filesystem;
 
@@ -34,12 +34,16 @@ Result<std::optional<FileLock>> FileLock::try_take(const fs::path& path) {
 
 Result<FileLock> FileLock::take(const fs::path& path, const std::stop_token& stop,
                                 const std::function<void()>& waiting) {
+  std::mutex mutex;
+  std::condition_variable_any stopped;
+  std::unique_lock sleep(mutex);
   for (bool told = false;; told = true) {
     QUERN_TRY(auto lock, try_take(path));
     if (lock) return *std::move(lock);
     if (!told && waiting) waiting();
-    if (!sleep_for(std::chrono::milliseconds(200), stop)) return fail(ErrorCode::cancelled, "stopped");
+    stopped.wait_for(sleep, stop, std::chrono::milliseconds(200), [] { return false; });
+    if (stop.stop_requested()) return fail(ErrorCode::cancelled, "stopped");
   }
 }
 
-}  // namespace quern::hub
+}  // namespace quern

@@ -10,7 +10,7 @@
 
 #include "core/result.h"
 
-namespace quern::hub {
+namespace quern {
 
 /// An open file, closed with its owner.
 class Descriptor {
@@ -50,4 +50,4 @@ void sync_folder(const std::filesystem::path& folder);
 
 Result<> make_folders(const std::filesystem::path& folder);
 
-}  // namespace quern::hub
+}  // namespace quern

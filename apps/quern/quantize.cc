@@ -1,0 +1,118 @@
+// quern quantize: a model in other types, as a GGUF file.
+#include <fmt/ranges.h>
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "command.h"
+#include "fetch_model.h"
+#include "job_progress.h"
+#include "quant/quant.h"
+#include "quantize/quantizer.h"
+#include "quantize/single_type.h"
+
+namespace quern {
+namespace {
+
+struct QuantizeFlags {
+  CommonFlags common;
+  std::string source, destination, type, imatrix;
+  bool pure = false, json = false;
+};
+
+double bits_per_weight(const QuantizeReport& report) {
+  double weights = 0;
+  for (const QuantizedTensor& tensor : report.tensors) {
+    double n = 1;
+    for (const int64_t d : tensor.shape) n *= static_cast<double>(d);
+    weights += n;
+  }
+  return weights > 0 ? 8 * static_cast<double>(report.bytes) / weights : 0;
+}
+
+void print_report(const QuantizeFlags& flags, const QuantizeReport& report) {
+  if (!flags.json) {
+    fmt::print("{}: {}, {:.2f} bits a weight; {:.1f} s, of which encoding took {:.1f} s\n", flags.destination,
+               human_bytes(report.bytes), bits_per_weight(report), report.total_seconds,
+               report.encode_seconds);
+    return;
+  }
+  auto tensors = nlohmann::ordered_json::array();
+  for (const QuantizedTensor& tensor : report.tensors) {
+    nlohmann::ordered_json entry = {{"name", tensor.name},
+                                    {"shape", tensor.shape},
+                                    {"asked", dtype_name(tensor.type.asked)},
+                                    {"used", dtype_name(tensor.type.used)}};
+    if (!tensor.type.why.empty()) entry["why"] = tensor.type.why;
+    entry["error"] = tensor.error;
+    entry["bytes"] = tensor.bytes;
+    tensors.push_back(std::move(entry));
+  }
+  const nlohmann::ordered_json json = {{"file", flags.destination},
+                                       {"source_bytes", report.source_bytes},
+                                       {"bytes", report.bytes},
+                                       {"bits_per_weight", bits_per_weight(report)},
+                                       {"encode_seconds", report.encode_seconds},
+                                       {"total_seconds", report.total_seconds},
+                                       {"tensors", std::move(tensors)}};
+  std::cout << json.dump(2) << std::endl;
+}
+
+Result<std::function<TypeChoice(const GgufTensorPlan&)>> chooser(const QuantizeFlags& flags) {
+  const QuantInfo* info = find_quant(flags.type);
+  if (info == nullptr) {
+    std::vector<std::string_view> names;
+    for (const QuantInfo* quant : all_quants()) names.push_back(quant->name);
+    return fail(ErrorCode::invalid_argument, "quantize: type \"{}\" is not known: one of {}", flags.type,
+                fmt::join(names, ", "));
+  }
+  return [type = info->dtype, pure = flags.pure](const GgufTensorPlan& tensor) {
+    return pure ? pure_type(type, tensor) : single_type(type, tensor);
+  };
+}
+
+Result<> run_quantize(const QuantizeFlags& flags) {
+  QUERN_TRY(const Config config, flags.common.load(true));
+  QuantizeOptions options;
+  QUERN_TRY(options.choose, chooser(flags));
+  ImportanceMatrix importance;
+  if (!flags.imatrix.empty()) {
+    QUERN_TRY(importance, read_imatrix(flags.imatrix));
+    options.importance = &importance;
+  }
+  QUERN_TRY(const ModelFiles files, local_model(flags.common, config, flags.source));
+  QUERN_TRY(const auto source, open_model_source(files, config.model_path));
+  JobProgress shown("quantizing", flags.source);
+  options.threads = config.threads;
+  options.progress = [&](uint64_t done, uint64_t total) {
+    shown.update(done, total);
+    return true;
+  };
+  QUERN_TRY(const QuantizeReport report, quantize(*source, flags.destination, options));
+  shown.finish();
+  print_report(flags, report);
+  return {};
+}
+
+}  // namespace
+
+void add_quantize(CLI::App& app, Action& action) {
+  auto flags = std::make_shared<QuantizeFlags>();
+  CLI::App* command = app.add_subcommand("quantize", "a model in other types, as a GGUF file");
+  command->add_option("SRC", flags->source, "model reference: GGUF or checkpoint, best in full precision")
+      ->required();
+  command->add_option("DST", flags->destination, "the GGUF file to write")->required();
+  command->add_option("--type", flags->type, "Q4_K_M, Q8_0, F16 … (any case)")->required();
+  command->add_flag("--pure", flags->pure, "one type for all matrices, also embedding and head");
+  command->add_option("--imatrix", flags->imatrix, "an importance matrix: quern imatrix, or llama.cpp's");
+  command->add_flag("--json", flags->json, "print a JSON report with every tensor");
+  flags->common.add_to(*command);
+  command->callback([flags, &action] {
+    action = [flags] {
+      const auto done = run_quantize(*flags);
+      return done ? kDone : report(done.error());
+    };
+  });
+}
+
+}  // namespace quern

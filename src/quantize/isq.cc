@@ -1,0 +1,202 @@
+#include "quantize/isq.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cctype>
+
+#include "core/file.h"
+#include "core/file_lock.h"
+#include "core/mapped_file.h"
+#include "formats/gguf.h"
+#include "quant/quant.h"
+#include "quantize/quantizer.h"
+#include "quantize/single_type.h"
+
+namespace quern {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// To be raised when an encoder's results change: older results are made anew then.
+constexpr int kEncoderVersion = 1;
+constexpr std::string_view kId = "quern.isq.id", kType = "quern.isq.type";
+constexpr size_t kSmallFile = 64 << 20, kBeginning = 1 << 20;
+
+std::string hex_digest(std::string_view bytes) {
+  const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
+  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
+
+bool is_hash(std::string_view name) {
+  return (name.size() == 40 || name.size() == 64) &&
+         std::ranges::all_of(name, [](unsigned char c) { return std::isxdigit(c) != 0; });
+}
+
+/// What a file holds, as far as it must be known to tell one from another.
+Result<std::string> identity(const fs::path& path) {
+  std::error_code error;
+  const fs::path target = fs::canonical(path, error);
+  if (error) return fail(ErrorCode::io, "{}: cannot be read: {}", path.string(), error.message());
+  if (target.parent_path().filename() == "blobs" && is_hash(target.filename().string()))
+    return target.filename().string();
+  QUERN_TRY(const MappedFile file, MappedFile::open(target));
+  const auto bytes = file.bytes();
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  if (bytes.size() <= kSmallFile) return hex_digest(text);
+  struct stat info {};
+  if (stat(target.c_str(), &info) != 0) return io_error(target, "be looked at", errno);
+  return fmt::format("{}.{}.{}.{}", bytes.size(), info.st_mtim.tv_sec, info.st_mtim.tv_nsec,
+                     hex_digest(text.substr(0, kBeginning)));
+}
+
+/// Does the file make a difference to what the model is?
+bool counts(const fs::path& path) {
+  const std::string extension = path.extension();
+  return extension == ".json" || extension == ".safetensors" || extension == ".model" ||
+         extension == ".jinja";
+}
+
+/// The tokenizer and the template may come from elsewhere than the folder.
+std::string text_key(const WeightSource& source) {
+  std::string all;
+  for (const char* key : {"tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.chat_template"})
+    if (const std::string* text = source.metadata().string(key)) all += *text + '\n';
+  for (const char* key : {"tokenizer.ggml.tokens", "tokenizer.ggml.merges"})
+    if (const auto* list = source.metadata().strings(key))
+      for (const std::string& text : *list) all += text + '\n';
+  return hex_digest(all);
+}
+
+/// "owner/repo:main" → "owner--repo-main".
+std::string file_name(std::string_view id) {
+  std::string name;
+  for (const char c : id) {
+    if (c == '/')
+      name += "--";
+    else
+      name += std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.' || c == '_' ? c : '-';
+  }
+  return name.substr(name.size() > 100 ? name.size() - 100 : 0);
+}
+
+QuantizeOptions quantize_options(const IsqOptions& options, const std::stop_token& stop) {
+  QuantizeOptions result;
+  result.choose = [type = options.type](const GgufTensorPlan& tensor) { return single_type(type, tensor); };
+  result.threads = options.threads;
+  result.background = true;
+  result.progress = [&options, stop](uint64_t done, uint64_t total) {
+    return !stop.stop_requested() && (!options.progress || options.progress(done, total));
+  };
+  result.extra.add(std::string(kId), options.id);
+  result.extra.add(std::string(kType), dtype_name(options.type));
+  return result;
+}
+
+Result<IsqResult> in_memory(const WeightSource& source, const IsqOptions& options,
+                            const std::stop_token& stop) {
+  const Descriptor file(memfd_create("quern-isq", MFD_CLOEXEC));
+  if (!file) return io_error("a file in memory", "create", errno);
+  QUERN_TRY(const QuantizeReport report, quantize_into(source, file.get(), quantize_options(options, stop)));
+  IsqResult result;
+  result.encode_seconds = report.encode_seconds;
+  result.total_seconds = report.total_seconds;
+  // The mapping keeps it when the descriptor is gone.
+  QUERN_TRY(result.source, open_gguf(fmt::format("/proc/self/fd/{}", file.get())));
+  return result;
+}
+
+/// A use is a new time of access, whatever the file system does about that.
+void touch(const fs::path& path) {
+  const timespec times[2] = {{.tv_sec = 0, .tv_nsec = UTIME_NOW}, {.tv_sec = 0, .tv_nsec = UTIME_OMIT}};
+  utimensat(AT_FDCWD, path.c_str(), times, 0);
+}
+
+/// Empty when it is not there or cannot be used (then it is made anew).
+std::unique_ptr<WeightSource> open_result(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) return nullptr;
+  auto opened = open_gguf(path);
+  if (!opened || !(*opened)->metadata().contains(kType)) return nullptr;
+  touch(path);
+  return *std::move(opened);
+}
+
+}  // namespace
+
+bool is_full_precision(const WeightSource& source) {
+  return std::ranges::all_of(source.tensors(), [](const RawTensor& tensor) {
+    return tensor.dtype == DType::F32 || tensor.dtype == DType::F16 || tensor.dtype == DType::BF16;
+  });
+}
+
+Result<std::string> content_key(const fs::path& folder) {
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error))
+    if (entry.is_regular_file() && counts(entry.path())) files.push_back(entry.path());
+  if (error) return fail(ErrorCode::io, "{}: cannot list the folder: {}", folder.string(), error.message());
+  std::ranges::sort(files);
+  std::string all;
+  for (const fs::path& file : files) {
+    QUERN_TRY(const std::string what, identity(file));
+    all += fmt::format("{}={}\n", file.filename().string(), what);
+  }
+  return hex_digest(all);
+}
+
+Result<IsqResult> quantize_in_situ(const WeightSource& source, const fs::path& folder,
+                                   const IsqOptions& options, const std::stop_token& stop) {
+  if (options.cache.empty()) return in_memory(source, options, stop);
+  QUERN_TRY(const std::string content, content_key(folder));
+  const std::string type = dtype_name(options.type);
+  const std::string key =
+      hex_digest(fmt::format("{} {} {} {}", content, text_key(source), type, kEncoderVersion)).substr(0, 16);
+  const fs::path path = options.cache / fmt::format("{}.{}.{}.gguf", file_name(options.id), type, key);
+  IsqResult result;
+  result.from_cache = true;
+  if ((result.source = open_result(path)) != nullptr) return result;
+  QUERN_TRY_VOID(make_folders(options.cache));
+  QUERN_TRY(const FileLock lock, FileLock::take(path.string() + ".lock", stop, options.waiting));
+  if ((result.source = open_result(path)) != nullptr) return result;  // another process was first
+  QUERN_TRY(const QuantizeReport report, quantize(source, path, quantize_options(options, stop)));
+  result.from_cache = false;
+  result.encode_seconds = report.encode_seconds;
+  result.total_seconds = report.total_seconds;
+  QUERN_TRY(result.source, open_gguf(path));
+  return result;
+}
+
+std::vector<IsqEntry> list_isq_cache(const fs::path& cache) {
+  std::vector<IsqEntry> entries;
+  std::error_code error;
+  for (const auto& file : fs::directory_iterator(cache, error)) {
+    if (file.path().extension() != ".gguf") continue;
+    const auto source = open_gguf(file.path());
+    if (!source) continue;
+    const std::string* id = (*source)->metadata().string(kId);
+    const std::string* type = (*source)->metadata().string(kType);
+    struct stat info {};
+    if (id == nullptr || type == nullptr || stat(file.path().c_str(), &info) != 0) continue;
+    entries.push_back({file.path(), *id, *type, static_cast<uint64_t>(info.st_size), info.st_atim.tv_sec});
+  }
+  std::ranges::sort(entries, std::greater(), &IsqEntry::last_used);
+  return entries;
+}
+
+uint64_t remove_from_isq_cache(const fs::path& cache, std::string_view id) {
+  uint64_t freed = 0;
+  for (const IsqEntry& entry : list_isq_cache(cache)) {
+    std::error_code error;
+    if (entry.id != id || !fs::remove(entry.path, error)) continue;
+    fs::remove(entry.path.string() + ".lock", error);
+    freed += entry.bytes;
+  }
+  return freed;
+}
+
+}  // namespace quern
