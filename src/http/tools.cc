@@ -15,7 +15,7 @@ constexpr std::string_view kTokensSchema = R"({"type": "array", "items": {"type"
 
 /// A token's bytes as text, or as numbers when they are only a part of a character.
 Json piece_of(const Tokenizer& tokenizer, int32_t token) {
-  const std::string bytes = tokenizer.piece(token, true);
+  std::string bytes = tokenizer.piece(token, true);
   Utf8Stream stream;
   if (stream.push(bytes) == bytes && !stream.pending()) return bytes;
   Json numbers = Json::array();
