@@ -9,7 +9,6 @@
 #include "job_progress.h"
 #include "quant/quant.h"
 #include "quantize/quantizer.h"
-#include "quantize/single_type.h"
 
 namespace quern {
 namespace {
@@ -58,23 +57,20 @@ void print_report(const QuantizeFlags& flags, const QuantizeReport& report) {
   std::cout << json.dump(2) << std::endl;
 }
 
-Result<std::function<TypeChoice(const GgufTensorPlan&)>> chooser(const QuantizeFlags& flags) {
-  const QuantInfo* info = find_quant(flags.type);
-  if (info == nullptr) {
-    std::vector<std::string_view> names;
-    for (const QuantInfo* quant : all_quants()) names.push_back(quant->name);
-    return fail(ErrorCode::invalid_argument, "quantize: type \"{}\" is not known: one of {}", flags.type,
-                fmt::join(names, ", "));
-  }
-  return [type = info->dtype, pure = flags.pure](const GgufTensorPlan& tensor) {
-    return pure ? pure_type(type, tensor) : single_type(type, tensor);
-  };
+Result<Recipe> recipe_of(const QuantizeFlags& flags) {
+  if (!flags.pure) return find_recipe(flags.type);
+  if (const QuantInfo* info = find_quant(flags.type)) return single_recipe(*info);
+  std::vector<std::string_view> names;
+  for (const QuantInfo* quant : all_quants()) names.push_back(quant->name);
+  return fail(ErrorCode::invalid_argument,
+              "quantize: --pure takes one type for all, and \"{}\" is not one of {}", flags.type,
+              fmt::join(names, ", "));
 }
 
 Result<> run_quantize(const QuantizeFlags& flags) {
   QUERN_TRY(const Config config, flags.common.load(true));
   QuantizeOptions options;
-  QUERN_TRY(options.choose, chooser(flags));
+  QUERN_TRY(options.recipe, recipe_of(flags));
   ImportanceMatrix importance;
   if (!flags.imatrix.empty()) {
     QUERN_TRY(importance, read_imatrix(flags.imatrix));

@@ -6,15 +6,9 @@
 #include <vector>
 
 #include "formats/weight_source.h"
+#include "quant/recipe.h"
 
 namespace quern {
-
-/// The type of one tensor: what the recipe asks for and what is used in its place, if it is another one.
-struct TypeChoice {
-  DType asked = DType::F32;
-  DType used = DType::F32;
-  std::string why;  // of a difference or an exception; one short line, may be empty
-};
 
 struct QuantizedTensor {
   std::string name;

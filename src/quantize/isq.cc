@@ -15,7 +15,6 @@
 #include "formats/gguf.h"
 #include "quant/quant.h"
 #include "quantize/quantizer.h"
-#include "quantize/single_type.h"
 
 namespace quern {
 namespace {
@@ -86,7 +85,7 @@ std::string file_name(std::string_view id) {
 
 QuantizeOptions quantize_options(const IsqOptions& options, const std::stop_token& stop) {
   QuantizeOptions result;
-  result.choose = [type = options.type](const GgufTensorPlan& tensor) { return single_type(type, tensor); };
+  result.recipe = promoted_recipe(*find_quant(options.type));
   result.threads = options.threads;
   result.background = true;
   result.progress = [&options, stop](uint64_t done, uint64_t total) {

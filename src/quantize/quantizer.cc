@@ -16,6 +16,8 @@
 
 #include "core/thread_pool.h"
 #include "formats/gguf.h"
+#include "models/model.h"
+#include "quant/encode.h"
 #include "quant/quant.h"
 
 namespace quern {
@@ -85,23 +87,23 @@ Result<> check_finite(const RawTensor& tensor, int64_t row, std::span<const floa
   return fail(ErrorCode::corrupt, "tensor {}: row {} has a value that is not finite", tensor.name, row);
 }
 
-Result<> check_type(const GgufTensorPlan& plan, DType type) {
-  const QuantInfo* info = find_quant(type);
-  if (info != nullptr && plan.parts.front()->cols() % info->block == 0) return {};
-  return fail(ErrorCode::internal, "{}: rows of {} weights do not fit {}", plan.name,
-              plan.parts.front()->cols(), dtype_name(type));
-}
-
 Result<> Quantizer::plan() {
   QUERN_TRY(plans_, gguf_tensors(source_));
+  QUERN_TRY(const ModelConfig config, read_model_config(source_));
+  const RecipeModel model{
+      .layers = config.layers,
+      .heads = config.heads,
+      .kv_heads = config.kv_heads,
+      .experts = config.experts,
+      .tied = std::ranges::none_of(plans_, [](const auto& plan) { return plan.role == Role::output; }),
+      .importance = options_.importance != nullptr};
   for (size_t t = 0; t < plans_.size(); ++t) {
     const GgufTensorPlan& plan = plans_[t];
     QuantizedTensor& entry = report_.tensors.emplace_back();
     entry.name = plan.name;
     entry.shape = plan.shape;
-    entry.type = options_.choose(plan);
+    entry.type = choose_type(options_.recipe, model, plan.name, plan.shape);
     const int64_t cols = plan.parts.front()->cols();
-    QUERN_TRY_VOID(check_type(plan, entry.type.used));
     const QuantInfo* info = find_quant(entry.type.used);
     const int64_t rows = std::max<int64_t>(1, kPieceWeights / cols);
     for (size_t part = 0; part < plan.parts.size(); ++part) {
@@ -124,6 +126,7 @@ Metadata Quantizer::metadata() const {
   for (const auto& [key, value] : source_.metadata().entries())
     if (!key.starts_with("split.") && !key.starts_with("quern.quantization.") && key != "general.file_type")
       result.add(key, value);
+  result.add("general.file_type", static_cast<uint64_t>(options_.recipe.file_type));
   result.add("general.quantization_version", uint64_t{2});
   add_quantization_report(result, report_.tensors);
   return result;
@@ -179,11 +182,11 @@ Result<> Quantizer::encode(const Piece& piece, std::vector<std::byte>& out, Chan
       std::memcpy(to, tensor.data.data() + static_cast<size_t>(from) * from_bytes, row_bytes);
       continue;
     }
-    decode_rows(tensor, from, 1, row.data());
-    QUERN_TRY_VOID(check_finite(tensor, from, row));
     const size_t expert = plan.parts.size() > 1 ? piece.part : static_cast<size_t>(from / expert_rows);
-    info.encode(row.data(), to, cols, importance.empty() ? nullptr : importance[expert].data());
+    const auto weights = importance.empty() ? std::span<const float>{} : std::span(importance[expert]);
+    QUERN_TRY_VOID(encode_rows(info, tensor, from, 1, to, weights));
     if ((piece.first + i) % kSampledRows != 0) continue;
+    decode_rows(tensor, from, 1, row.data());
     info.decode(to, again.data(), cols);
     for (size_t k = 0; k < cols; ++k) {
       const double x = row[k], difference = again[k] - x;

@@ -12,8 +12,7 @@
 namespace quern {
 
 struct QuantizeOptions {
-  /// The type of each tensor. Its rows must be whole blocks of the type used.
-  std::function<TypeChoice(const GgufTensorPlan&)> choose;
+  Recipe recipe;
   const ImportanceMatrix* importance = nullptr;  // must outlive the call
   int threads = 0;                               // 0: physical cores
   bool background = false;                       // threads of low priority

@@ -16,10 +16,7 @@ using namespace quern::testing;
 /// One type for all matrices; vectors stay F32.
 QuantizeOptions all_as(DType dtype) {
   QuantizeOptions options;
-  options.choose = [dtype](const GgufTensorPlan& plan) {
-    const DType used = plan.shape.size() == 1 ? DType::F32 : dtype;
-    return TypeChoice{dtype, used, used == dtype ? "" : "a vector"};
-  };
+  options.recipe = single_recipe(*find_quant(dtype));
   options.threads = 3;
   return options;
 }
@@ -71,17 +68,18 @@ TEST(Quantizer, TheReportIsKeptInTheFile) {
   const TestFolder folder("quantize");
   const auto path = folder.path() / "out.gguf";
   QuantizeOptions options = all_as(DType::Q4_0);
-  options.extra.add("general.file_type", uint64_t{2});
+  options.extra.add("quern.test", uint64_t{7});
   const auto report = quantize(*model, path, options);
   ASSERT_TRUE(report) << report.error().message;
   const auto file = open_gguf(path);
   ASSERT_TRUE(file) << file.error().message;
-  EXPECT_EQ((*file)->metadata().uint("general.file_type"), 2u);
+  EXPECT_EQ((*file)->metadata().uint("quern.test"), 7u);
+  EXPECT_EQ((*file)->metadata().uint("general.file_type"), 2u) << "llama.cpp's number of Q4_0";
   const auto kept = quantization_report(**file);
   ASSERT_EQ(kept.size(), report->tensors.size());
   for (size_t i = 0; i < kept.size(); ++i) {
     EXPECT_EQ(kept[i].name, report->tensors[i].name);
-    EXPECT_EQ(kept[i].type.asked, DType::Q4_0);
+    EXPECT_EQ(kept[i].type.asked, report->tensors[i].type.asked);
     EXPECT_EQ(kept[i].type.used, report->tensors[i].type.used);
     EXPECT_EQ(kept[i].type.why, report->tensors[i].type.why);
     EXPECT_FLOAT_EQ(static_cast<float>(kept[i].error), static_cast<float>(report->tensors[i].error));

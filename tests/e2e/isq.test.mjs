@@ -41,6 +41,15 @@ test("quantize tells what each tensor became, and the file runs", () => {
   assert.ok(Math.abs(kept / embedding.error - 1) < 1e-6);
 });
 
+test("named mixes are llama-quantize's", () => {
+  const { tensors } = JSON.parse(run("quantize", checkpoint, scratch("mix.gguf"), "--type", "q4_k_m", "--json").out);
+  const used = (name) => tensors.find((t) => t.name === name).used;
+  assert.equal(used("token_embd.weight"), "Q6_K"); // the head too: tied
+  assert.equal(used("blk.0.attn_q.weight"), "Q4_K");
+  assert.equal(used("blk.5.ffn_down.weight"), "Q6_K"); // the last layers get more bits
+  assert.match(run("inspect", scratch("mix.gguf")).out, /Q4_K_M/);
+});
+
 test("an importance matrix makes a small type better", () => {
   const matrix = scratch("guide.imatrix");
   const text = scratch("calibration.txt"); // other text than what is measured
@@ -66,7 +75,8 @@ test("what cannot be quantized is said in one line", () => {
     assert.ok(!existsSync(out));
     return err;
   };
-  assert.match(line(checkpoint, out, "--type", "Q9"), /"Q9" is not known: .*Q4_K/);
+  assert.match(line(checkpoint, out, "--type", "Q9"), /Q9: no such type.*Q4_K_M/);
+  assert.match(line(checkpoint, out, "--type", "Q4_K_M", "--pure"), /--pure takes one type/);
   assert.match(line("no/such", out, "--type", "Q4_K"), /no\/such/);
   assert.match(line(checkpoint, "/no/such/folder/x.gguf", "--type", "Q4_K"), /no\/such\/folder/);
   writeFileSync(scratch("text"), "no matrix");
