@@ -230,8 +230,10 @@ void fit_grouped(std::span<Group> groups, const AffineShape& shape, const ScaleS
   // Without minimums the largest scale becomes the code that reaches furthest, −limit.
   out.d = f16_to_f32(codec::f16_scale(shape.has_min ? *std::max_element(used.begin(), used.end()) / limit
                                                     : signed_extreme(used) / -limit));
-  out.dmin =
-      shape.has_min ? f16_to_f32(codec::f16_scale(*std::max_element(mins, mins + groups.size()) / limit)) : 0;
+  // + 0: which zero is the larger one, −0 or 0, differs from processor to processor.
+  out.dmin = shape.has_min
+                 ? f16_to_f32(codec::f16_scale(*std::max_element(mins, mins + groups.size()) / limit)) + 0.0f
+                 : 0;
   for (size_t i = 0; i < groups.size(); ++i) {
     const Group& g = groups[i];
     ScaleCode code;

@@ -365,7 +365,7 @@ void fit_grouped(Groups& g, const AffineShape& shape, const float* x, const Scal
   for (int first = 0; first < 16; first += groups) {
     AffineBlock& block = out[first / groups];
     block.d = block_scale(g.scale.v + first, groups, shape.has_min, limit);
-    block.dmin = shape.has_min ? block_scale(mins.v + first, groups, true, limit) : 0;
+    block.dmin = shape.has_min ? block_scale(mins.v + first, groups, true, limit) + 0.0f : 0;  // see fit.cc
     for (int i = first; i < first + groups; ++i) {
       d.v[i] = block.d;
       dmin.v[i] = block.dmin;
