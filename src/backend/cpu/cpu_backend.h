@@ -92,13 +92,14 @@ class CpuBackend final : public Backend {
     const Vector* bias;
     bool accumulate;
     const uint8_t* tiles = nullptr;  // of the affine family: its tiles, when they are all there,
-    uint8_t* keep = nullptr;         // or where to keep what is packed now; scratch when both are null
+    uint8_t* keep = nullptr;         // or where to keep what is packed now
   };
 
   Result<std::unique_ptr<CpuWeight>> check_matrix(const RawTensor& tensor) const;
   size_t need_of(const CpuWeight& weight);
   /// Finds each product's tiles, runs the products, and publishes the tiles that were kept.
   void run_products(std::span<Product> products);
+  /// Null where the kernel is to take the file's rows.
   const uint8_t* tile_of(const Product& product, int64_t tile, int thread);
   void run_tile(const Product& product, int64_t tile, int thread);
   template <class Body>

@@ -34,7 +34,7 @@ void affine_kernel(benchmark::State& state, const Kernels* kernels, const QuantI
   std::vector<float> acc(static_cast<size_t>(columns * kTileRows));
   for (auto _ : state) {
     for (int64_t t = 0; t < kTiles; ++t)
-      kernels->affine_tile({&layout, packed.data() + t * layout.tile_bytes(), panels.data(),
+      kernels->affine_tile({&layout, packed.data() + t * layout.tile_bytes(), nullptr, panels.data(),
                             static_cast<int>(panels.size()), columns, acc.data()});
     benchmark::DoNotOptimize(acc.data());
   }

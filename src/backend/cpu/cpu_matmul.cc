@@ -48,7 +48,9 @@ void CpuBackend::run_tile(const Product& product, int64_t tile, int thread) {
   float* acc = scratch(thread, columns * kTileRows);
   if (weight.layout()) {
     const Panel* panels = activations_.panels(product.need).data() + product.first_panel;
-    kernels_.affine_tile({&*weight.layout(), tile_of(product, tile, thread), panels,
+    const PackTile rows = weight.file_rows(product.expert, tile);
+    const uint8_t* packed = tile_of(product, tile, thread);
+    kernels_.affine_tile({&*weight.layout(), packed, packed == nullptr ? &rows : nullptr, panels,
                           static_cast<int>(product.panel_count), columns, acc});
   } else {
     const int64_t row_bytes = weight.cols * (weight.float_dtype() == DType::F32 ? 4 : 2);
@@ -62,6 +64,7 @@ void CpuBackend::run_tile(const Product& product, int64_t tile, int thread) {
 const uint8_t* CpuBackend::tile_of(const Product& product, int64_t tile, int thread) {
   const int64_t bytes = product.weight->layout()->tile_bytes();
   if (product.tiles != nullptr) return product.tiles + tile * bytes;
+  if (product.keep == nullptr && product.weight->multiplies_from_file(tile)) return nullptr;
   uint8_t* to = product.keep != nullptr ? product.keep + tile * bytes : tile_scratch(thread, bytes);
   product.weight->pack_tile(kernels_, product.expert, tile, to);
   return to;

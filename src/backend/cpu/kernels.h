@@ -26,7 +26,9 @@ struct Panel {
 
 struct AffineTile {
   const PackedLayout* layout;
-  const uint8_t* tile;
+  const uint8_t*
+      tile;  // null: not packed, and taken from `rows` (16 whole ones of a format with BlockFields;
+  const PackTile* rows;  // their `out` is not used), with the same result to the bit
   const Panel* panels;
   int panel_count;
   int columns;  // sum of the panels' widths

@@ -13,7 +13,6 @@ constexpr int kParts = 16 / kLanes;  // registers of a logical vector of 16 lane
 #include "backend/cpu/kernels_affine.inc.h"
 #include "backend/cpu/kernels_attention.inc.h"
 #include "backend/cpu/kernels_float.inc.h"
-#include "backend/cpu/kernels_pack.inc.h"
 
 uint64_t read_all(const std::byte* data, int64_t bytes) {
   const float* p = reinterpret_cast<const float*>(data);

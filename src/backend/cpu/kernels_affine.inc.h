@@ -1,8 +1,7 @@
-// Tiles of the affine family (packed.h) by int8 activations.
+// Tiles of the affine family (packed.h), or the rows that they would be made of, by int8 activations.
+#include "backend/cpu/kernels_pack.inc.h"
 
-using B = V::B;
-constexpr int kAhead = 4096;            // bytes from what is used to what is asked of memory
-constexpr int kPartBytes = 4 * kLanes;  // of a 64-byte code vector
+constexpr int kAhead = 4096;  // bytes from what is used to what is asked of memory
 
 QUERN_INLINE void prefetch_ahead(const uint8_t* p, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + kAhead + i);
@@ -168,6 +167,17 @@ void expand_codes(const uint8_t* codes, int units, uint8_t* out) {
 /// From this many columns on, codes are unpacked once into bytes instead of once per panel.
 constexpr int kExpandColumns = 2 * V::kMaxPanel + 1;
 
+/// One superblock by all panels.
+QUERN_INLINE void dot_panels(const DotWidths& dot, const AffineTile& job, const uint8_t* codes,
+                             const SuperScales& scales, int units, int64_t first) {
+  float* acc = job.acc;
+  for (int p = 0; p < job.panel_count; ++p) {
+    const Panel& panel = job.panels[p];
+    dot[panel.width](codes, scales, units, panel, first, acc);
+    acc += 16 * panel.width;
+  }
+}
+
 template <int kBits>
 void affine_tile_bits(const AffineTile& job) {
   const PackedLayout& layout = *job.layout;
@@ -175,7 +185,6 @@ void affine_tile_bits(const AffineTile& job) {
   const DotWidths dot = expand ? find_dot<7>(layout) : find_dot<kBits>(layout);
   SuperScales scales;
   alignas(64) uint8_t bytes[kSuperUnits * 512];
-  std::memset(job.acc, 0, sizeof(float) * 16 * static_cast<size_t>(job.columns));
   const uint8_t* super = job.tile;
   for (int64_t u = 0; u < layout.units(); u += kSuperUnits) {
     const int units = static_cast<int>(std::min<int64_t>(kSuperUnits, layout.units() - u));
@@ -188,28 +197,50 @@ void affine_tile_bits(const AffineTile& job) {
         codes = bytes;
       }
     }
-    float* acc = job.acc;
-    for (int p = 0; p < job.panel_count; ++p) {
-      const Panel& panel = job.panels[p];
-      dot[panel.width](codes, scales, units, panel, u, acc);
-      acc += 16 * panel.width;
-    }
+    dot_panels(dot, job, codes, scales, units, u);
   }
+}
+
+/// The same sums in the same order without a tile: for weights that are not packed yet.
+template <int kBits>
+void affine_rows_bits(const AffineTile& job) {
+  const PackedLayout& layout = *job.layout;
+  const RowReader<kBits> reader(*job.rows);
+  const DotWidths dot = find_dot<(kBits < 7 ? 7 : kBits)>(layout);
+  SuperScales scales;
+  alignas(64) uint8_t header[kMostHeaderBytes], bytes[kSuperUnits * 512];
+  const auto* rows = reinterpret_cast<const uint8_t*>(job.rows->rows);
+  for (int64_t u = 0; u < layout.units(); u += kSuperUnits) {
+    const int units = static_cast<int>(std::min<int64_t>(kSuperUnits, layout.units() - u));
+    const size_t row_bytes = super_row_bytes(*job.rows, units);
+    prefetch_rows(*job.rows, rows, u + 2 * kSuperUnits, row_bytes);
+    pack_header(*job.rows, rows, units, header);
+    expand_scales(layout, header, units, scales);
+    reader.expand(rows, units, bytes);
+    dot_panels(dot, job, bytes, scales, units, u);
+    rows += row_bytes;
+  }
+}
+
+template <int kBits>
+void affine_bits(const AffineTile& job) {
+  std::memset(job.acc, 0, sizeof(float) * 16 * static_cast<size_t>(job.columns));
+  return job.tile != nullptr ? affine_tile_bits<kBits>(job) : affine_rows_bits<kBits>(job);
 }
 
 void affine_tile(const AffineTile& job) {
   switch (job.layout->bits) {
     case 2:
-      return affine_tile_bits<2>(job);
+      return affine_bits<2>(job);
     case 3:
-      return affine_tile_bits<3>(job);
+      return affine_bits<3>(job);
     case 4:
-      return affine_tile_bits<4>(job);
+      return affine_bits<4>(job);
     case 5:
-      return affine_tile_bits<5>(job);
+      return affine_bits<5>(job);
     case 6:
-      return affine_tile_bits<6>(job);
+      return affine_bits<6>(job);
     default:
-      return affine_tile_bits<8>(job);
+      return affine_bits<8>(job);
   }
 }

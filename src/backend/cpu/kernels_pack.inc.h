@@ -1,64 +1,135 @@
-// Tiles of 16 whole rows, packed from a file's blocks (packed.h) as BlockFields describe them: 16 bytes of
-// every row are transposed into four vectors of words, and what is left is shifts of whole vectors. The
-// result is pack_tile_reference's, bit for bit.
+// Sixteen whole rows as a file's blocks hold them, taken apart as BlockFields describe it: 16 bytes of every
+// row are transposed into four vectors of words, once for all runs of codes that lie in them, and what is
+// left is shifts of whole vectors. `expand_rows` makes bytes of them, which a product can read at once
+// (kernels_affine.inc.h); `pack_tile` makes a tile (packed.h) of those, pack_tile_reference's bit for bit.
 
-/// One plane of kWidth bits of a unit, from the runs of 16 codes that it is made of.
-template <int kWidth>
-QUERN_INLINE uint8_t* pack_plane(const uint8_t* rows, int64_t stride, const BlockFields::Run* runs,
-                                 uint8_t flip, uint8_t* out) {
-  constexpr int kMask = (1 << kWidth) - 1;
-  B v[8];
-  V::load_words(rows + runs[0].at, stride, v);
-  V::load_words(rows + runs[1].at, stride, v + 4);
-  if constexpr (kWidth == 8) {
-    QUERN_UNROLL for (int j = 0; j < 8; ++j) V::store_bytes(out + 64 * j, V::invert(v[j], flip));
-    return out + 512;
+using B = V::B;
+constexpr int kPartBytes = 4 * kLanes;  // of a 64-byte code vector
+
+/// The runs of a block, by the bytes that they lie in.
+struct SharedRuns {
+  uint16_t at = 0;
+  uint8_t count = 0;
+  uint8_t run[8];  // bits at eight places of a byte at most
+  uint8_t shift[8];
+};
+struct RunPlan {
+  SharedRuns of[16];
+  int count = 0;
+};
+
+RunPlan plan_runs(const BlockFields::Run* runs, int count) {
+  RunPlan plan;
+  for (int r = 0; r < count; ++r) {
+    int i = 0;
+    while (i < plan.count && plan.of[i].at != runs[r].at) ++i;
+    plan.count = std::max(plan.count, i + 1);
+    SharedRuns& shared = plan.of[i];
+    shared.at = runs[r].at;
+    shared.run[shared.count] = static_cast<uint8_t>(r);
+    shared.shift[shared.count++] = runs[r].shift;
   }
-  QUERN_UNROLL for (int j = 0; j < 8; ++j) v[j] = V::shift_right_and(v[j], runs[j / 4].shift, kMask);
-  if constexpr (kWidth == 4) {
-    QUERN_UNROLL for (int i = 0; i < 4; ++i)
-        V::store_bytes(out + 64 * i, V::either(v[i], V::template shift_and<-4>(v[i + 4], 0xf0)));
-    return out + 256;
-  }
-  if constexpr (kWidth == 2) {
-    QUERN_UNROLL for (int i = 0; i < 2; ++i) {
-      const B low = V::either(v[i], V::template shift_and<-2>(v[i + 2], 0x0c));
-      const B high =
-          V::either(V::template shift_and<-4>(v[i + 4], 0x30), V::template shift_and<-6>(v[i + 6], 0xc0));
-      V::store_bytes(out + 64 * i, V::either(low, high));
-    }
-    return out + 128;
-  }
-  if constexpr (kWidth == 1) {
-    B sum = V::either(v[0], V::template shift_and<-1>(v[1], 0x02));
-    sum = V::either(sum,
-                    V::either(V::template shift_and<-2>(v[2], 0x04), V::template shift_and<-3>(v[3], 0x08)));
-    sum = V::either(sum,
-                    V::either(V::template shift_and<-4>(v[4], 0x10), V::template shift_and<-5>(v[5], 0x20)));
-    sum = V::either(sum,
-                    V::either(V::template shift_and<-6>(v[6], 0x40), V::template shift_and<-7>(v[7], 0x80)));
-    V::store_bytes(out, sum);
-    return out + 64;
-  }
-  return out;
+  return plan;
 }
 
-/// The codes of `units` units, from the rows' blocks at `rows`.
-template <int kBits>
-void pack_codes(const PackTile& job, const uint8_t* rows, int units, uint8_t* out) {
-  constexpr int kLow = kBits == 8 ? 8 : kBits >= 4 ? 4 : 2;
-  constexpr int kHigh = kBits - kLow;
-  const BlockFields& fields = *job.info->fields;
-  const auto stride = static_cast<int64_t>(job.row_bytes);
-  const int block_units = static_cast<int>(job.info->block) / kUnit;
-  for (int part = 0; part < kParts; ++part) {
-    const uint8_t* block = rows + part * kLanes * stride;
-    uint8_t* to = out + part * kPartBytes;
-    for (int first = 0; first < units; first += block_units, block += job.info->bytes) {
-      for (int u = 0; u < block_units; ++u) {
-        to = pack_plane<kLow>(block, stride, fields.low + 2 * u, fields.flip, to);
-        if constexpr (kHigh > 0) to = pack_plane<kHigh>(block, stride, fields.high + 2 * u, 0, to);
+/// Bits of codes, kWidth of them from bit kAt of a code on, of the rows' blocks at `block`: run r's four
+/// vectors go to out + 256 r, above the lower bits that are there.
+template <int kWidth, int kAt>
+QUERN_INLINE void expand_bits(const RunPlan& plan, const uint8_t* block, int64_t stride, uint8_t flip,
+                              uint8_t* out) {
+  constexpr int kMask = (1 << kWidth) - 1;
+  for (int i = 0; i < plan.count; ++i) {
+    const SharedRuns& shared = plan.of[i];
+    B word[4];
+    V::load_words(block + shared.at, stride, word);
+    for (int k = 0; k < shared.count; ++k) {
+      uint8_t* to = out + 256 * shared.run[k];
+      QUERN_UNROLL for (int j = 0; j < 4; ++j) {
+        B v = kWidth == 8 ? V::invert(word[j], flip) : V::shift_right_and(word[j], shared.shift[k], kMask);
+        if constexpr (kAt > 0)
+          v = V::either(V::load_bytes(to + 64 * j), V::template shift_and<-kAt>(v, kMask << kAt));
+        V::store_bytes(to + 64 * j, v);
       }
+    }
+  }
+}
+
+/// How a format's codes are cut: the low bits and the rest.
+template <int kBits>
+struct Cut {
+  static constexpr int kLow = kBits == 8 ? 8 : kBits >= 4 ? 4 : 2;
+  static constexpr int kHigh = kBits - kLow;
+};
+
+/// What reading a format's rows needs beside them: made once for a tile.
+template <int kBits>
+struct RowReader {
+  const PackTile& job;
+  RunPlan low, high;
+
+  explicit RowReader(const PackTile& tile)
+      : job(tile),
+        low(plan_runs(tile.info->fields->low, static_cast<int>(tile.info->block) / 16)),
+        high(plan_runs(tile.info->fields->high,
+                       Cut<kBits>::kHigh > 0 ? static_cast<int>(tile.info->block) / 16 : 0)) {}
+
+  /// The codes of `units` units from the rows' blocks at `rows`: one byte each, eight vectors a unit.
+  void expand(const uint8_t* rows, int units, uint8_t* out) const {
+    const auto stride = static_cast<int64_t>(job.row_bytes);
+    const int block_units = static_cast<int>(job.info->block) / kUnit;
+    for (int part = 0; part < kParts; ++part) {
+      const uint8_t* block = rows + part * kLanes * stride;
+      uint8_t* to = out + part * kPartBytes;
+      for (int first = 0; first < units;
+           first += block_units, block += job.info->bytes, to += 512 * block_units) {
+        expand_bits<Cut<kBits>::kLow, 0>(low, block, stride, job.info->fields->flip, to);
+        if constexpr (Cut<kBits>::kHigh > 0)
+          expand_bits<Cut<kBits>::kHigh, Cut<kBits>::kLow>(high, block, stride, 0, to);
+      }
+    }
+  }
+};
+
+/// One plane of kWidth bits, from bit kAt of a unit's codes on.
+template <int kWidth, int kAt>
+QUERN_INLINE uint8_t* pack_plane(const B (&code)[8], uint8_t* out) {
+  if constexpr (kWidth == 8) {
+    QUERN_UNROLL for (int j = 0; j < 8; ++j) V::store_bytes(out + 64 * j, code[j]);
+    return out + 512;
+  }
+  constexpr int kVectors = kWidth;  // of the plane; vector i holds those of code i, i + kVectors, …
+  constexpr int kMask = (1 << kWidth) - 1;
+  QUERN_UNROLL for (int i = 0; i < kVectors; ++i) {
+    B sum = V::template shift_and<kAt>(code[i], kMask);
+    if constexpr (kWidth == 4) {
+      sum = V::either(sum, V::template shift_and<kAt - 4>(code[i + 4], 0xf0));
+    } else if constexpr (kWidth == 2) {
+      sum = V::either(sum, V::template shift_and<kAt - 2>(code[i + 2], 0x0c));
+      sum = V::either(sum, V::template shift_and<kAt - 4>(code[i + 4], 0x30));
+      sum = V::either(sum, V::template shift_and<kAt - 6>(code[i + 6], 0xc0));
+    } else {
+      sum = V::either(sum, V::template shift_and<kAt - 1>(code[1], 0x02));
+      sum = V::either(sum, V::template shift_and<kAt - 2>(code[2], 0x04));
+      sum = V::either(sum, V::template shift_and<kAt - 3>(code[3], 0x08));
+      sum = V::either(sum, V::template shift_and<kAt - 4>(code[4], 0x10));
+      sum = V::either(sum, V::template shift_and<kAt - 5>(code[5], 0x20));
+      sum = V::either(sum, V::template shift_and<kAt - 6>(code[6], 0x40));
+      sum = V::either(sum, V::template shift_and<kAt - 7>(code[7], 0x80));
+    }
+    V::store_bytes(out + 64 * i, sum);
+  }
+  return out + 64 * kVectors;
+}
+
+/// The planes of `units` units, from bytes.
+template <int kBits>
+void pack_codes(const uint8_t* bytes, int units, uint8_t* out) {
+  for (int u = 0; u < units; ++u, bytes += 512, out += 64 * kBits) {
+    for (int part = 0; part < kParts; ++part) {
+      B code[8];
+      QUERN_UNROLL for (int j = 0; j < 8; ++j) code[j] = V::load_bytes(bytes + 64 * j + part * kPartBytes);
+      uint8_t* to = pack_plane<Cut<kBits>::kLow, 0>(code, out + part * kPartBytes);
+      if constexpr (Cut<kBits>::kHigh > 0) pack_plane<Cut<kBits>::kHigh, Cut<kBits>::kLow>(code, to);
     }
   }
 }
@@ -108,17 +179,25 @@ QUERN_INLINE void prefetch_rows(const PackTile& job, const uint8_t* rows, int64_
     for (size_t i = 0; i < bytes + 63; i += 64) __builtin_prefetch(ahead + r * job.row_bytes + i);
 }
 
+/// Bytes of a row's `units` units in the file.
+QUERN_INLINE size_t super_row_bytes(const PackTile& job, int units) {
+  return static_cast<size_t>(units * kUnit) / job.info->block * job.info->bytes;
+}
+
 template <int kBits>
 void pack_tile_bits(const PackTile& job) {
   const PackedLayout& layout = *job.layout;
+  const RowReader<kBits> reader(job);
+  alignas(64) uint8_t codes[kSuperUnits * 512];
   const auto* rows = reinterpret_cast<const uint8_t*>(job.rows);
   uint8_t* out = job.out;
   for (int64_t u = 0; u < layout.units(); u += kSuperUnits) {
     const int units = static_cast<int>(std::min<int64_t>(kSuperUnits, layout.units() - u));
-    const size_t bytes = static_cast<size_t>(units * kUnit) / job.info->block * job.info->bytes;
+    const size_t bytes = super_row_bytes(job, units);
     prefetch_rows(job, rows, u + 2 * kSuperUnits, bytes);
     out = pack_header(job, rows, units, out);
-    pack_codes<kBits>(job, rows, units, out);
+    reader.expand(rows, units, codes);
+    pack_codes<kBits>(codes, units, out);
     out += units * layout.unit_bytes();
     rows += bytes;
   }

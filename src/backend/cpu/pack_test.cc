@@ -1,6 +1,7 @@
 // Packed tiles: every ISA's are the reference's, and the reference's hold the file's weights.
 #include <gtest/gtest.h>
 
+#include "backend/cpu/activations.h"
 #include "backend/cpu/kernels.h"
 #include "backend/test_util.h"
 
@@ -44,6 +45,42 @@ TEST(Pack, EveryIsaPacksAsTheReferenceDoes) {
     }
   }
   EXPECT_EQ(formats, 10);  // all but those whose high bits lie apart
+}
+
+TEST(Pack, RowsOfTheFileMultiplyAsTheirTileDoes) {
+  ThreadPool pool(1);
+  for (const QuantInfo* info : all_quants()) {
+    if (info->fields == nullptr) continue;
+    for (const int64_t blocks : {1, 3, 9}) {
+      const int64_t cols = blocks * info->block;
+      const PackedLayout layout = *packed_layout(*info, cols);
+      const TestMatrix m = random_matrix(*info, {kTileRows, cols}, 4);
+      std::vector<uint8_t> tile(static_cast<size_t>(layout.tile_bytes()) + 64);
+      const PackTile rows{info, &layout, m.bytes.data(), m.bytes.size() / kTileRows, nullptr};
+      PackTile job = rows;
+      job.out = tile.data();
+      pack_tile_reference(job, kTileRows);
+      for (const int columns : {1, 2, 7, 8, 33}) {
+        const TestTensor x = TestTensor::random(columns, cols, 5);
+        for (const Kernels* kernels : available_kernels()) {
+          std::vector<int> widths;
+          append_widths(columns, kernels->max_panel, widths);
+          Activations activations;
+          const ActivationNeed need = activation_need(layout, *kernels);
+          activations.quantize(*kernels, pool, x.view, nullptr, widths, std::span(&need, 1));
+          const auto panels = activations.panels(0);
+          const int count = static_cast<int>(panels.size());
+          const auto size = static_cast<size_t>(columns * kTileRows);
+          std::vector<float> from_tile(size), from_rows(size);
+          kernels->affine_tile(
+              {&layout, tile.data(), nullptr, panels.data(), count, columns, from_tile.data()});
+          kernels->affine_tile({&layout, nullptr, &rows, panels.data(), count, columns, from_rows.data()});
+          EXPECT_TRUE(same_bits(from_tile, from_rows))
+              << info->name << " " << cols << " by " << columns << ", " << kernels->name;
+        }
+      }
+    }
+  }
 }
 
 /// Reads a packed tile back by what packed.h says about it.

@@ -39,6 +39,7 @@ constexpr int kTileRows = 16;
 constexpr int kUnit = 32;
 constexpr int kSuperUnits = 8;
 constexpr int kSuper = kUnit * kSuperUnits;
+constexpr int kMostHeaderBytes = 2 * kSuperUnits * kTileRows * (4 + 2);  // d in f32, two groups a unit
 
 struct PackedLayout {
   int bits = 0;    // 2, 3, 4, 5, 6 or 8

@@ -39,13 +39,17 @@ bool CpuWeight::set_affine(std::shared_ptr<Packer> packer) {
   return true;
 }
 
-void CpuWeight::pack_tile(const Kernels& kernels, int64_t matrix, int64_t tile, uint8_t* out) const {
-  const int64_t first = tile * kTileRows;
+PackTile CpuWeight::file_rows(int64_t matrix, int64_t tile) const {
   const size_t row_bytes = static_cast<size_t>(cols / info_->block) * info_->bytes;
-  const auto row = static_cast<size_t>(matrix * rows + first);
-  const PackTile job{info_, &*layout_, raw.data.data() + row * row_bytes, row_bytes, out};
-  if (info_->fields != nullptr && first + kTileRows <= rows) return kernels.pack_tile(job);
-  pack_tile_reference(job, static_cast<int>(std::min<int64_t>(kTileRows, rows - first)));
+  const auto row = static_cast<size_t>(matrix * rows + tile * kTileRows);
+  return {info_, &*layout_, raw.data.data() + row * row_bytes, row_bytes, nullptr};
+}
+
+void CpuWeight::pack_tile(const Kernels& kernels, int64_t matrix, int64_t tile, uint8_t* out) const {
+  PackTile job = file_rows(matrix, tile);
+  job.out = out;
+  if (multiplies_from_file(tile)) return kernels.pack_tile(job);
+  pack_tile_reference(job, static_cast<int>(std::min<int64_t>(kTileRows, rows - tile * kTileRows)));
 }
 
 uint8_t* CpuWeight::claim(int64_t matrix) const {

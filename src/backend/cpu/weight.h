@@ -1,7 +1,7 @@
 // A matrix, or a stack of them, on the CPU. Affine formats are multiplied as tiles (packed.h), and those are
 // made late: a weight is ready as soon as it is checked. Until a matrix has all its tiles, whoever multiplies
-// by it packs each tile on the way into scratch memory, with the same result to the bit; a background thread
-// (packer.h), and steps themselves in moderation, make the tiles that stay.
+// by it takes the rows apart on the way, with the same result to the bit; a background thread (packer.h), and
+// steps themselves in moderation, make the tiles that stay.
 #pragma once
 
 #include <algorithm>
@@ -44,6 +44,12 @@ class CpuWeight final : public Weight {
   /// Makes it one; false when its format has no layout. With a packer, memory is reserved (not touched) and
   /// the tiles will come; without one, or without memory (`warning` says so), they never stay.
   bool set_affine(std::shared_ptr<Packer> packer);
+  /// Whether kernels can multiply by a tile's rows as the file has them; the others must be packed first.
+  bool multiplies_from_file(int64_t tile) const {
+    return info_->fields != nullptr && (tile + 1) * kTileRows <= rows;
+  }
+  /// A tile's rows in the file; `out` is for the caller to set.
+  PackTile file_rows(int64_t matrix, int64_t tile) const;
   /// Packs one tile of a matrix into layout().tile_bytes() bytes.
   void pack_tile(const Kernels& kernels, int64_t matrix, int64_t tile, uint8_t* out) const;
 
