@@ -1,10 +1,11 @@
 // Time from nothing to the first token of an 8-token prompt, for a file in the page cache: quern (process start to
 // the answer, everything included) and llama.cpp (node-llama-cpp; from loading the model on, in a process of its own),
-// turn by turn; and what quern's prefill of 8 tokens takes once all weights have their final form.
+// turn by turn; and what no start can be without: mapping the file, and one prefill of 8 tokens by weights that have their
+// final form.
 // usage: node bench/start/start.mjs MODEL.gguf [--threads 2] [--rounds 5] [--quern PATH]
 import { execFileSync, spawn } from "node:child_process";
 import { createReadStream } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 
 const { values, positionals } = parseArgs({
@@ -56,16 +57,24 @@ function prefill() {
 }
 
 const sorted = (list) => list.toSorted((a, b) => a - b);
-const show = (name, list) => console.log(`${name.padEnd(44)} ${sorted(list)[Math.floor(list.length / 2)].toFixed(2).padStart(6)}  (${sorted(list).map((s) => s.toFixed(2)).join(" ")})`);
+const median = (list) => sorted(list)[Math.floor(list.length / 2)];
+const show = (name, list) => console.log(`${name.padEnd(44)} ${median(list).toFixed(2).padStart(6)}  (${sorted(list).map((s) => s.toFixed(2)).join(" ")})`);
+
+/** Seconds to map the file and touch all of it. */
+const mapping = () => Number(execFileSync(join(dirname(values.quern), "quern_touch_file"), [file, values.threads], { encoding: "utf8" }));
 
 for await (const chunk of createReadStream(file)) void chunk; // into the page cache
-const rounds = { ours: [], peer: [] };
+const rounds = { ours: [], peer: [], mapping: [] };
 for (let i = 0; i < Number(values.rounds); i++) {
   rounds.ours.push(await ours());
   rounds.peer.push(peer());
+  rounds.mapping.push(mapping());
 }
 const { seconds, machine } = prefill();
 console.log(`${file}\n${machine.cpu}, ${machine.isa}, ${threads} threads; seconds: median (all)\n`);
 show("quern: process start to first token", rounds.ours);
 show("llama.cpp: model load to first token", rounds.peer);
 show("quern: prefill of 8 tokens, weights packed", [seconds]);
+show("mapping and touching the file", rounds.mapping);
+const least = median(rounds.mapping) + seconds;
+console.log(`\nquern's start over mapping and one prefill: ${(median(rounds.ours) / least).toFixed(2)}`);

@@ -1,8 +1,6 @@
 #include "backend/cpu/packer.h"
 
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include <sched.h>
 
 #include <algorithm>
 
@@ -31,8 +29,11 @@ void Packer::wait_until_idle() {
 }
 
 void Packer::run(const std::stop_token& stop) {
-  // On Linux this is the thread's priority alone. Should it be refused, the work goes on with the usual one.
-  setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), 19);
+  // For this thread alone. Not the lowest usual priority: beside a thread of that, Linux leaves a core's
+  // other threads where they are, two of a step's on one core; a core with an idle thread counts as free.
+  // Should it be refused, the work goes on with the usual one.
+  const sched_param none{};
+  sched_setscheduler(0, SCHED_IDLE, &none);
   std::unique_lock lock(mutex_);
   while (changed_.wait(lock, stop, [&] { return !queue_.empty(); }) && !stop.stop_requested()) {
     current_ = queue_.front();
