@@ -116,8 +116,10 @@ int32_t Sampler::choose(std::span<float> logits) {
   const bool limits_p = params_.top_p < 1.0f;
   if (!limits_k && !limits_p && !(params_.min_p > 0)) {
     double left = u * sum(weights);
-    for (size_t i = 0; i < weights.size(); ++i)
-      if ((left -= static_cast<double>(weights[i])) < 0) return static_cast<int32_t>(i);
+    for (size_t i = 0; i < weights.size(); ++i) {
+      left -= static_cast<double>(weights[i]);
+      if (left < 0) return static_cast<int32_t>(i);
+    }
     return static_cast<int32_t>(best);  // rounding ate the last part
   }
 
@@ -129,8 +131,10 @@ int32_t Sampler::choose(std::span<float> logits) {
   double left = 0;
   for (const Candidate& candidate : candidates_) left += static_cast<double>(candidate.weight);
   left *= u;
-  for (const Candidate& candidate : candidates_)
-    if ((left -= static_cast<double>(candidate.weight)) < 0) return candidate.token;
+  for (const Candidate& candidate : candidates_) {
+    left -= static_cast<double>(candidate.weight);
+    if (left < 0) return candidate.token;
+  }
   return static_cast<int32_t>(best);
 }
 
