@@ -27,7 +27,7 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
     {"config", {"core"}},
     {"hub", {"core", "config"}},
     {"eval", {"core", "backend", "formats", "kv", "models", "text"}},
-    {"quantize", {"core", "quant", "backend", "formats", "models", "eval"}},
+    {"quantize", {"core", "quant", "backend", "formats", "kv", "nn", "models", "eval"}},
     {"scheduler", {"core", "kv"}},
     {"engine", {"core", "quant", "backend", "formats", "kv", "models", "sampling", "text", "scheduler"}},
     {"http",

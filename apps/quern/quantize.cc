@@ -1,4 +1,4 @@
-// quern quantize: a model in other types, as a GGUF file.
+// quern quantize: a model in other types, as a GGUF file or a GPTQ checkpoint.
 #include <fmt/ranges.h>
 
 #include <iostream>
@@ -8,7 +8,9 @@
 #include "fetch_model.h"
 #include "job_progress.h"
 #include "quant/quant.h"
+#include "quantize/gptq_grid.h"
 #include "quantize/quantizer.h"
+#include "quantize_gptq.h"
 
 namespace quern {
 namespace {
@@ -17,6 +19,7 @@ struct QuantizeFlags {
   CommonFlags common;
   std::string source, destination, type, imatrix;
   bool pure = false, json = false;
+  GptqFlags gptq;
 };
 
 double bits_per_weight(const QuantizeReport& report) {
@@ -67,7 +70,23 @@ Result<Recipe> recipe_of(const QuantizeFlags& flags) {
               fmt::join(names, ", "));
 }
 
+/// Flags belong to one of the two results.
+Result<> check_flags(const QuantizeFlags& flags, bool gptq) {
+  const std::string other = !gptq                    ? flags.gptq.given()
+                            : flags.pure             ? "--pure"
+                            : !flags.imatrix.empty() ? "--imatrix"
+                                                     : "";
+  if (other.empty()) return {};
+  return fail(ErrorCode::invalid_argument, "quantize: {} is {} types, and \"{}\" is none: leave it out",
+              other, gptq ? "for GGUF" : "for GPTQ", flags.type);
+}
+
 Result<> run_quantize(const QuantizeFlags& flags) {
+  const bool gptq = is_gptq_type(flags.type);
+  QUERN_TRY_VOID(check_flags(flags, gptq));
+  if (gptq)
+    return quantize_to_gptq(flags.common, flags.gptq, flags.source, flags.destination, flags.type,
+                            flags.json);
   QUERN_TRY(const Config config, flags.common.load(true));
   QuantizeOptions options;
   QUERN_TRY(options.recipe, recipe_of(flags));
@@ -94,14 +113,20 @@ Result<> run_quantize(const QuantizeFlags& flags) {
 
 void add_quantize(CLI::App& app, Action& action) {
   auto flags = std::make_shared<QuantizeFlags>();
-  CLI::App* command = app.add_subcommand("quantize", "a model in other types, as a GGUF file");
+  CLI::App* command =
+      app.add_subcommand("quantize", "a model in other types: a GGUF file or a GPTQ checkpoint");
   command->add_option("SRC", flags->source, "model reference: GGUF or checkpoint, best in full precision")
       ->required();
-  command->add_option("DST", flags->destination, "the GGUF file to write")->required();
-  command->add_option("--type", flags->type, "Q4_K_M, Q8_0, F16 … (any case)")->required();
+  command->add_option("DST", flags->destination, "the GGUF file to write; for GPTQ, the folder")->required();
+  command
+      ->add_option(
+          "--type", flags->type,
+          "Q4_K_M, Q8_0, F16 … (any case); gptq-4bit-128g … or, a scale for each output, gptq-4bit-channel")
+      ->required();
   command->add_flag("--pure", flags->pure, "one type for all matrices, also embedding and head");
   command->add_option("--imatrix", flags->imatrix, "an importance matrix: quern imatrix, or llama.cpp's");
   command->add_flag("--json", flags->json, "print a JSON report with every tensor");
+  flags->gptq.add_to(*command);
   flags->common.add_to(*command);
   command->callback([flags, &action] {
     action = [flags] {

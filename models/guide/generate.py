@@ -8,8 +8,6 @@ import random
 import re
 from pathlib import Path
 
-import numpy as np
-
 import tokenizer as tok
 from grammar import FOLDER, expand, load_all_facts, load_lists, split_top
 from phrasing import Phrasing
@@ -172,6 +170,7 @@ def tokens_of(t, turns, rng):
 
 def chat_rows(t, writer, count):
     """Dialogues packed into rows: ids, weights, and which dialogue of its row each token belongs to."""
+    import numpy as np  # only the rows need it
     rows, masks, parts, waiting = [], [], [], []
     while len(rows) < count:
         while len(waiting) < 48:
@@ -195,6 +194,7 @@ def chat_rows(t, writer, count):
 
 def prose_rows(t, writer, count):
     """Documents one after another, cut into rows."""
+    import numpy as np
     stream = []
     while len(stream) < count * PROSE_ROW:
         stream += t.encode(writer.document()) + [t.eot]
@@ -220,6 +220,17 @@ def write_heldout():
     (HERE / "heldout.txt").write_text("\n".join(parts))
 
 
+def write_text(file, seed, size):
+    """Plain text as in heldout.txt, drawn with another seed and without any of its lines: to calibrate with."""
+    writer = Writer(seed, forbidden())
+    bare = lambda line: normal(re.sub(r"^(Q: |A: |## |Question: |Answer: )", "", line))
+    heldout = {bare(line) for line in (HERE / "heldout.txt").read_text().splitlines()} - {""}
+    lines = []
+    while sum(map(len, lines)) < size:
+        lines += [line for line in writer.document().splitlines() if bare(line) not in heldout] + [""]
+    Path(file).write_text("\n".join(lines))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default=HERE.parents[1] / "build/guide/data", help="folder for the rows")
@@ -228,10 +239,15 @@ def main():
     parser.add_argument("--seed", default="guide-1")
     parser.add_argument("--tokenizer", action="store_true", help="train the tokenizer anew")
     parser.add_argument("--heldout", action="store_true", help="write heldout.txt anew")
+    parser.add_argument("--text", metavar="FILE", help="write plain text for calibration to FILE and stop")
+    parser.add_argument("--text-size", type=int, default=300_000, help="characters of it")
     parser.add_argument("--show", type=int, default=0, help="print so many dialogues and stop")
     args = parser.parse_args()
     if args.heldout:
         write_heldout()
+    if args.text:
+        return write_text(args.text, args.seed, args.text_size)
+    import numpy as np
     writer = Writer(args.seed, forbidden())
     if args.show:
         for _ in range(args.show):

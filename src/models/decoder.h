@@ -14,6 +14,8 @@
 
 namespace quern {
 
+class TensorTable;
+
 struct DecoderLayer {
   nn::RmsNorm attn_norm, ffn_norm;
   nn::AttentionWeights attention;
@@ -36,6 +38,10 @@ struct DecoderWeights {
 Result<DecoderWeights> load_decoder_weights(const WeightSource& source, Backend& backend,
                                             const ArchSpec& arch, const ModelConfig& config,
                                             const ModelOptions& options);
+
+/// One layer's weights alone.
+Result<DecoderLayer> load_decoder_layer(const TensorTable& table, Backend& backend, const ModelConfig& config,
+                                        int64_t layer);
 
 /// Everything `forward` writes, allocated once.
 struct DecoderScratch {

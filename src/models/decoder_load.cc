@@ -126,6 +126,13 @@ Result<DecoderLayer> load_layer(Loader& loader, int64_t index, const ModelConfig
 
 }  // namespace
 
+Result<DecoderLayer> load_decoder_layer(const TensorTable& table, Backend& backend, const ModelConfig& config,
+                                        int64_t layer) {
+  const ModelOptions options;
+  Loader loader(table, backend, config, options);
+  return load_layer(loader, layer, config);
+}
+
 Result<DecoderWeights> load_decoder_weights(const WeightSource& source, Backend& backend,
                                             const ArchSpec& arch, const ModelConfig& config,
                                             const ModelOptions& options) {
