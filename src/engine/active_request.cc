@@ -56,16 +56,32 @@ void ActiveRequest::first_result(int64_t cached, double now, EngineObserver* obs
   if (observer != nullptr && samples()) observer->first_token(now - submitted_);
 }
 
-std::optional<int32_t> ActiveRequest::next_token(std::span<float> logits, int64_t cached, int64_t context,
-                                                 double now, EngineObserver* observer) {
-  if (!answering_)
-    first_result(cached, now, observer);
-  else if (observer != nullptr)
-    observer->output_token(now - std::exchange(last_, now));
+std::span<const int32_t> ActiveRequest::next_tokens(const Computed& computed, int64_t context,
+                                                    EngineObserver* observer) {
+  const double now = computed.now;
+  next_.clear();
+  const bool first = !answering_;
+  if (first) first_result(computed.cached, now, observer);
   if (!samples()) {
     end(FinishReason::length, now, observer);
-    return std::nullopt;
+    return next_;
   }
+  size_t sampled = 0;
+  for (bool right = true; right && !ended_; ++sampled) {
+    const auto row = computed.logits.subspan(sampled * computed.stride).first(static_cast<size_t>(vocab_));
+    const auto token = next_token(row, context, now, observer);
+    if (token) next_.push_back(*token);
+    right = token && sampled < computed.guesses.size() && *token == computed.guesses[sampled];
+  }
+  // Tokens that came in one step share its time.
+  const double each = (now - std::exchange(last_, now)) / static_cast<double>(sampled);
+  for (size_t i = first ? 1 : 0; observer != nullptr && i < sampled; ++i) observer->output_token(each);
+  return next_;
+}
+
+/// The next token; empty when the request has ended, perhaps with an end-of-turn token.
+std::optional<int32_t> ActiveRequest::next_token(std::span<float> logits, int64_t context, double now,
+                                                 EngineObserver* observer) {
   const Sampled sampled = sampler_->sample(logits, request_.top_logprobs);
   if (!request_.ignore_eos && tokenizer_.is_eog(sampled.token)) {
     end(FinishReason::eos, now, observer);

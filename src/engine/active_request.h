@@ -30,10 +30,19 @@ class ActiveRequest {
   /// Whether the logits at prompt position `position` are wanted, for the log-probability of the next one.
   bool wants_logits_at(int64_t position) const;
   void prompt_logits(int64_t position, std::span<const float> logits);
-  /// The logits after the last token. Returns the next one; empty when the request has ended: nothing is
-  /// wanted, or what came is an end-of-turn token. `cached`: prompt tokens that were in the prefix cache.
-  std::optional<int32_t> next_token(std::span<float> logits, int64_t cached, int64_t context, double now,
-                                    EngineObserver* observer);
+  /// What a step found out: the logits after the last token and after each of the guesses that were computed
+  /// behind it.
+  struct Computed {
+    std::span<float> logits;           // 1 + guesses rows; empty when none are wanted
+    size_t stride = 0;                 // from row to row
+    std::span<const int32_t> guesses;  // tokens
+    int64_t cached = 0;                // prompt tokens that were in the prefix cache
+    double now = 0;
+  };
+  /// Samples the next token, and the one after each guess that it turns out to equal: every token comes from
+  /// its own position's logits and that position's own random number, so guesses change no answer. Returns
+  /// the tokens that the sequence goes on with (not the one that ends it), valid until the next call.
+  std::span<const int32_t> next_tokens(const Computed& computed, int64_t context, EngineObserver* observer);
   bool samples() const { return request_.max_tokens > 0; }
   /// Ends the request with an error, in place of whatever was still to be delivered.
   void end_with(Error error);
@@ -50,6 +59,8 @@ class ActiveRequest {
 
  private:
   void first_result(int64_t cached, double now, EngineObserver* observer);
+  std::optional<int32_t> next_token(std::span<float> logits, int64_t context, double now,
+                                    EngineObserver* observer);
   TokenInfo describe(int32_t token) const;
   void end(FinishReason reason, double now, EngineObserver* observer);
 
@@ -67,6 +78,7 @@ class ActiveRequest {
   bool answering_ = false;
   bool ended_ = false;
   std::vector<Event> events_;
+  std::vector<int32_t> next_;  // of this step
 };
 
 }  // namespace quern

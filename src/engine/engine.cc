@@ -21,6 +21,7 @@ Result<> check_options(const EngineOptions& options) {
   QUERN_TRY_VOID(in_range("max_queued", options.max_queued, 0, 1 << 30));
   QUERN_TRY_VOID(in_range("block_size", options.block_size, 1, 1 << 16));
   QUERN_TRY_VOID(in_range("chunk_rows", options.chunk_rows, 1, 1 << 20));
+  QUERN_TRY_VOID(in_range("draft_rows", options.draft_rows, 0, 1 << 10));
   return in_range("context", options.context, 0, int64_t{1} << 31);
 }
 
@@ -72,7 +73,9 @@ EngineImpl::EngineImpl(Parts parts)
                   .max_queued = parts_.options.max_queued,
                   .queue_timeout = std::chrono::duration<double>(parts_.options.queue_timeout).count(),
                   .context = parts_.options.context,
-                  .chunk_rows = parts_.options.chunk_rows},
+                  .chunk_rows = parts_.options.chunk_rows,
+                  .draft_rows = parts_.options.draft_rows,
+                  .draft_cost = parts_.options.draft_cost},
                  parts_.cache->blocks(), parts_.options.block_size, parts_.options.prefix_caching),
       thread_([this] { run(); }) {}
 
@@ -103,7 +106,8 @@ Result<> EngineImpl::check(const Request& request) const {
 Result<uint64_t> EngineImpl::submit(Request request, EventSink sink) {
   QUERN_TRY_VOID(check(request));
   std::vector<int32_t> prompt = request.prompt;
-  const bool all_logits = request.prompt_logprobs;
+  const SequenceOptions options{.all_logits = request.prompt_logprobs,
+                                .longest = static_cast<int64_t>(request.prompt.size()) + request.max_tokens};
   const double time = now();
   auto active =
       std::make_unique<ActiveRequest>(std::move(request), std::move(sink), *parts_.tokenizer, vocab_, time);
@@ -112,7 +116,7 @@ Result<uint64_t> EngineImpl::submit(Request request, EventSink sink) {
     const std::lock_guard lock(mutex_);
     if (stopping_) return fail(ErrorCode::unavailable, "the server is stopping: send the request to another");
     ticket = next_ticket_;
-    QUERN_TRY_VOID(scheduler_.submit(ticket, std::move(prompt), all_logits, time));
+    QUERN_TRY_VOID(scheduler_.submit(ticket, std::move(prompt), options, time));
     ++next_ticket_;
     active->ticket = ticket;
     active_.emplace(ticket, std::move(active));
@@ -143,6 +147,8 @@ EngineStats EngineImpl::stats() const {
   EngineStats stats = counters_;
   stats.running = scheduler_.running();
   stats.waiting = scheduler_.waiting();
+  stats.drafts_proposed = scheduler_.drafts().proposed;
+  stats.drafts_accepted = scheduler_.drafts().accepted;
   stats.kv_blocks_total = scheduler_.blocks().total();
   stats.kv_blocks_free = scheduler_.blocks().free();
   return stats;

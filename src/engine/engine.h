@@ -26,6 +26,8 @@ struct EngineOptions {
   int64_t block_size = 32;
   bool prefix_caching = true;
   int64_t chunk_rows = 256;  // most prompt rows in one step
+  int64_t draft_rows = 32;   // most guessed tokens in one step (scheduler.h); 0: none. Answers are the same
+  double draft_cost = 0;     // as SchedulerOptions has it: for tests
 };
 
 /// A snapshot for /metrics and /api/llms.
@@ -34,6 +36,7 @@ struct EngineStats {
   int64_t kv_blocks_total = 0,
           kv_blocks_free = 0;  // free: not held by a request (cached prefixes count as free)
   uint64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0, preemptions = 0, steps = 0;
+  uint64_t drafts_proposed = 0, drafts_accepted = 0;  // tokens guessed and computed; those that came true
 };
 
 /// Observations for histograms, called on the engine's thread; must not call the engine.

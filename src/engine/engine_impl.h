@@ -44,11 +44,11 @@ class EngineImpl final : public Engine {
   struct LogitRow {
     size_t slice;
     int64_t position;
-    bool last;  // the next token is sampled from it
+    bool samples;  // a next token may be sampled from it
   };
-  struct NextToken {
+  struct NextTokens {
     uint64_t ticket;
-    int32_t token;
+    std::span<const int32_t> tokens;
   };
 
   double now() const { return std::chrono::duration<double>(Clock::now() - epoch_).count(); }
@@ -64,7 +64,7 @@ class EngineImpl final : public Engine {
   void run_step();
   Result<> forward();
   void read_logits();
-  void advance(ActiveRequest& request, std::span<float> logits, int64_t cached);
+  void advance(ActiveRequest& request, const PlannedSlice& slice, std::span<float> logits);
   void commit_step();
   void deliver();
 
@@ -94,7 +94,7 @@ class EngineImpl final : public Engine {
   std::vector<SequenceSlice> sequences_;
   std::vector<LogitRow> rows_;
   std::vector<float> logits_;
-  std::vector<NextToken> next_tokens_;
+  std::vector<NextTokens> next_tokens_;
   double forward_seconds_ = 0;
   EngineStats gained_;  // what this step adds to counters_
 

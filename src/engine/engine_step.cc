@@ -111,16 +111,19 @@ Result<> EngineImpl::forward() {
                           .start = static_cast<int32_t>(slice.start),
                           .blocks = slice.blocks});
     for (int64_t row = 0; row < count; ++row) {
-      const bool last = slice.samples && row + 1 == count && requests_[i]->samples();
-      if (!last && !requests_[i]->wants_logits_at(slice.start + row)) continue;
-      rows_.push_back({i, slice.start + row, last});
+      const bool samples = slice.samples && row + 1 + slice.drafted >= count && requests_[i]->samples();
+      if (!samples && !requests_[i]->wants_logits_at(slice.start + row)) continue;
+      rows_.push_back({i, slice.start + row, samples});
       logit_rows_.push_back(first + static_cast<int32_t>(row));
     }
   }
   logits_.resize(rows_.size() * static_cast<size_t>(parts_.model->config().vocab));
   const std::lock_guard turn(parts_.backend.step_mutex);
-  return parts_.model->forward({.tokens = tokens_, .sequences = sequences_, .logit_rows = logit_rows_},
-                               *parts_.cache, logits_);
+  const double begin = now();
+  QUERN_TRY_VOID(parts_.model->forward(
+      {.tokens = tokens_, .sequences = sequences_, .logit_rows = logit_rows_}, *parts_.cache, logits_));
+  forward_seconds_ = now() - begin;
+  return {};
 }
 
 /// What the logits say: prompts' log-probabilities, next tokens, ends.
@@ -130,38 +133,45 @@ void EngineImpl::read_logits() {
   const auto stride = static_cast<size_t>(parts_.model->config().vocab);
   for (size_t i = 0; i < rows_.size(); ++i) {
     const auto logits = std::span(logits_).subspan(i * stride, static_cast<size_t>(vocab_));
-    if (!rows_[i].last) requests_[rows_[i].slice]->prompt_logits(rows_[i].position, logits);
+    if (!rows_[i].samples) requests_[rows_[i].slice]->prompt_logits(rows_[i].position, logits);
   }
   size_t row = 0;
   for (size_t i = 0; i < plan_.slices.size(); ++i) {
     if (!plan_.slices[i].samples) continue;
     std::span<float> logits;
     if (requests_[i]->samples()) {
-      while (!rows_[row].last) ++row;
+      while (!rows_[row].samples) ++row;
       QUERN_DCHECK(rows_[row].slice == i);
-      logits = std::span(logits_).subspan(row++ * stride, static_cast<size_t>(vocab_));
+      const size_t count = 1 + static_cast<size_t>(plan_.slices[i].drafted);
+      logits = std::span(logits_).subspan(row * stride, count * stride);
+      row += count;
     }
-    advance(*requests_[i], logits, plan_.slices[i].cached);
+    advance(*requests_[i], plan_.slices[i], logits);
     touched_.push_back(requests_[i]);
   }
 }
 
-void EngineImpl::advance(ActiveRequest& request, std::span<float> logits, int64_t cached) {
+void EngineImpl::advance(ActiveRequest& request, const PlannedSlice& slice, std::span<float> logits) {
   if (!request.answering()) {
     gained_.prompt_tokens += request.request().prompt.size();
-    gained_.cached_tokens += static_cast<uint64_t>(cached);
+    gained_.cached_tokens += static_cast<uint64_t>(slice.cached);
   }
   const int32_t before = request.generated();
-  const auto token = request.next_token(logits, cached, parts_.options.context, now(), parts_.observer);
+  const auto tokens = request.next_tokens({.logits = logits,
+                                           .stride = static_cast<size_t>(parts_.model->config().vocab),
+                                           .guesses = slice.tokens.last(static_cast<size_t>(slice.drafted)),
+                                           .cached = slice.cached,
+                                           .now = now()},
+                                          parts_.options.context, parts_.observer);
   gained_.generated_tokens += static_cast<uint64_t>(request.generated() - before);
-  if (token) next_tokens_.push_back({request.ticket, *token});
+  if (!tokens.empty()) next_tokens_.push_back({request.ticket, tokens});
 }
 
 void EngineImpl::commit_step() {
   const std::lock_guard lock(mutex_);
   scheduler_.commit(plan_);
   scheduler_.measured(static_cast<int64_t>(tokens_.size()), forward_seconds_);
-  for (const NextToken& next : next_tokens_) scheduler_.append(next.ticket, next.token);
+  for (const NextTokens& next : next_tokens_) scheduler_.append(next.ticket, next.tokens);
   ++counters_.steps;
   counters_.prompt_tokens += gained_.prompt_tokens;
   counters_.cached_tokens += gained_.cached_tokens;

@@ -103,7 +103,9 @@ class FakeBackend : public Backend {
 
 class FakeModel : public Model {
  public:
-  FakeModel(int64_t vocab, int64_t context) {
+  /// `copies` is added to the logit of the token that followed where the last one stood before: from about 4
+  /// on, answers repeat themselves and their prompt.
+  FakeModel(int64_t vocab, int64_t context, float copies = 0) : copies_(copies) {
     config_.layers = 1;
     config_.vocab = vocab;
     config_.context = context;
@@ -114,7 +116,20 @@ class FakeModel : public Model {
     return {.kv_heads = 1, .head_dim = 1, .block_size = block_size, .type = type};
   }
 
-  /// The logits after a sequence whose tokens hash to `state`.
+  /// The logits after a text.
+  static void logits_after(std::span<const int32_t> text, float copies, std::span<float> logits) {
+    uint64_t state = 0;
+    for (const int32_t token : text) state = extend(state, token);
+    logits_of(state, logits);
+    for (size_t i = text.size() - 1; copies > 0 && i-- > 0;) {
+      if (text[i] != text.back()) continue;
+      logits[static_cast<size_t>(text[i + 1])] += copies;
+      break;
+    }
+  }
+
+ private:
+  /// Of a sequence whose tokens hash to `state`.
   static void logits_of(uint64_t state, std::span<float> logits) {
     for (size_t i = 0; i < logits.size(); ++i) {
       const double u = uniform(state, i);
@@ -125,6 +140,7 @@ class FakeModel : public Model {
     return scatter(state ^ static_cast<uint32_t>(token));
   }
 
+ public:
   Result<> forward(const ForwardBatch& batch, KvCache& cache, std::span<float> logits) override {
     if (before_forward) {
       if (auto result = before_forward(batch); !result) return result;
@@ -139,13 +155,14 @@ class FakeModel : public Model {
         slot(s, s.start + i) = batch.tokens[static_cast<size_t>(s.row + i)];
     size_t next = 0;
     for (const SequenceSlice& s : batch.sequences) {
-      uint64_t state = 0;
+      std::vector<int32_t> text;
       for (int64_t p = 0; p < s.start + s.count; ++p) {
-        state = extend(state, slot(s, p));
+        text.push_back(slot(s, p));
         if (next >= batch.logit_rows.size() || p < s.start || batch.logit_rows[next] != s.row + (p - s.start))
           continue;
-        logits_of(state, logits.subspan(next * static_cast<size_t>(config_.vocab),
-                                        static_cast<size_t>(config_.vocab)));
+        logits_after(
+            text, copies_,
+            logits.subspan(next * static_cast<size_t>(config_.vocab), static_cast<size_t>(config_.vocab)));
         ++next;
       }
     }
@@ -157,6 +174,7 @@ class FakeModel : public Model {
 
  private:
   ModelConfig config_;
+  const float copies_;
 };
 
 }  // namespace quern::testing

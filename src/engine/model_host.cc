@@ -34,6 +34,8 @@ void add(EngineStats& sum, const EngineStats& stats, bool live) {
   sum.prompt_tokens += stats.prompt_tokens;
   sum.cached_tokens += stats.cached_tokens;
   sum.generated_tokens += stats.generated_tokens;
+  sum.drafts_proposed += stats.drafts_proposed;
+  sum.drafts_accepted += stats.drafts_accepted;
   sum.preemptions += stats.preemptions;
   sum.steps += stats.steps;
 }

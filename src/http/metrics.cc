@@ -87,6 +87,13 @@ void add_host(const ModelHost& host, int waiting, std::vector<MetricFamily>& out
   add(tokens, static_cast<double>(sum.cached_tokens), {{"kind", "cached"}});
   add(tokens, static_cast<double>(sum.generated_tokens), {{"kind", "generated"}});
   out.push_back(std::move(tokens));
+  auto drafts = family("quern_draft_tokens_total",
+                       "Tokens guessed from a request's own text and computed beside its next one, and those of "
+                       "them that came true.",
+                       MetricType::Counter);
+  add(drafts, static_cast<double>(sum.drafts_proposed), {{"kind", "proposed"}});
+  add(drafts, static_cast<double>(sum.drafts_accepted), {{"kind", "accepted"}});
+  out.push_back(std::move(drafts));
   out.push_back(std::move(state));
   out.push_back(std::move(bytes));
   out.push_back(std::move(progress));

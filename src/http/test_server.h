@@ -81,6 +81,8 @@ struct ServerOptions {
   int64_t context = 512;
   bool wait = true;  // until the models are ready
   FetchModel fetch;  // for models that are no local files
+  /// EngineOptions::draft_rows; guesses are taken to cost next to nothing, so that there are many.
+  int64_t draft_rows = EngineOptions().draft_rows;
 };
 
 class TestServer {

@@ -299,6 +299,8 @@ TestServer::TestServer(ServerOptions options) : config_(options.config), tls_(op
   host.load.engine.queue_timeout = std::chrono::milliseconds(config_.queue_timeout_ms);
   host.load.engine.context = options.context;
   host.load.engine.block_size = 16;
+  host.load.engine.draft_rows = options.draft_rows;
+  host.load.engine.draft_cost = 1e-6;
   host.fetch = options.fetch;
   host_ = ModelHost::start(*backend_, host, metrics_.get());
   auto server = Server::create(config_, *host_, *metrics_, options.limits);

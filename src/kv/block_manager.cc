@@ -72,6 +72,14 @@ bool BlockManager::grow(BlockTable& table, int64_t tokens) {
   return true;
 }
 
+void BlockManager::shrink(BlockTable& table, int64_t tokens) {
+  QUERN_DCHECK(blocks_for(tokens) >= table.sealed);
+  while (static_cast<int64_t>(table.blocks.size()) > blocks_for(tokens)) {
+    drop(table.blocks.back());
+    table.blocks.pop_back();
+  }
+}
+
 void BlockManager::seal(BlockTable& table, std::span<const int32_t> tokens, int64_t computed) {
   if (!prefix_caching_) return;
   while ((table.sealed + 1) * block_size_ <= computed) {

@@ -44,6 +44,8 @@ class BlockManager {
   int64_t attach(BlockTable& table, std::span<const int32_t> tokens);
   /// Holds blocks for `tokens` tokens in all; false, and nothing changed, when there are too few.
   bool grow(BlockTable& table, int64_t tokens);
+  /// Gives back what is held beyond the blocks of `tokens` tokens; those must reach past the sealed part.
+  void shrink(BlockTable& table, int64_t tokens);
   /// Shares the blocks that are full now that the first `computed` of `tokens` are in the cache. Where the
   /// same content is cached already, the table takes that block and gives its own back.
   void seal(BlockTable& table, std::span<const int32_t> tokens, int64_t computed);

@@ -37,7 +37,8 @@ struct Sampled {
 
 /// One request's sampler. Chain: penalties, logit_bias, temperature, top_k, top_p, min_p, then a draw. The
 /// draw for the i-th token of an answer depends on the seed, i and the logits alone, so a request that is put
-/// back and continued draws the same.
+/// back and continued draws the same. So does one whose tokens are guessed ahead: each is drawn as if nothing
+/// had been guessed, and a guess that equals the draw saved a step. Same seed, same logits, same text.
 ///  - repetition_penalty divides positive logits and multiplies negative ones, of tokens in prompt or answer.
 ///  - presence_penalty is subtracted once, frequency_penalty once per occurrence, of tokens in the answer.
 ///  - logit_bias is added; as OpenAI has it, ≤ −100 bans the token and ≥ 100 leaves only such tokens. Ids

@@ -15,7 +15,7 @@ constexpr int64_t kLeastRows = 32;
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options, int64_t blocks, int64_t block_size, bool prefix_caching)
-    : options_(options), blocks_(blocks, block_size, prefix_caching) {
+    : options_(options), blocks_(blocks, block_size, prefix_caching), cost_(options.draft_cost) {
   QUERN_CHECK(options.max_running >= 1 && options.chunk_rows >= 1 && options.logit_rows >= 1);
   QUERN_CHECK(options.context <= blocks * block_size && options.step_seconds > 0);
 }
@@ -36,14 +36,15 @@ Result<> Scheduler::admissible(int64_t prompt_tokens) const {
   return {};
 }
 
-Result<> Scheduler::submit(uint64_t id, std::vector<int32_t> prompt, bool all_logits, double now) {
+Result<> Scheduler::submit(uint64_t id, std::vector<int32_t> prompt, const SequenceOptions& options,
+                           double now) {
   QUERN_TRY_VOID(admissible(static_cast<int64_t>(prompt.size())));
   QUERN_DCHECK(waiting_.empty() || id > waiting_.rbegin()->first);
   QUERN_DCHECK(running_.empty() || id > running_.rbegin()->first);
   Sequence& sequence = waiting_[id];
   sequence.tokens = std::move(prompt);
   sequence.arrived = now;
-  sequence.all_logits = all_logits;
+  sequence.options = options;
   return {};
 }
 
@@ -64,15 +65,17 @@ const Scheduler::Sequence* Scheduler::find(uint64_t id) const {
 std::span<const int32_t> Scheduler::tokens(uint64_t id) const {
   const Sequence* sequence = find(id);
   if (sequence == nullptr) return {};
-  return sequence->tokens;
+  return sequence->text();
 }
 
 Plan Scheduler::plan(double now) {
   Plan plan;
+  for (auto& [id, sequence] : running_) sequence.drop_drafts();  // of a step that failed
   expire(now, plan);
   plan_decodes(plan);
   admit(plan);
   plan_prefills(plan);
+  plan_drafts(plan);
   return plan;
 }
 
@@ -88,15 +91,17 @@ void Scheduler::expire(double now, Plan& plan) {
   }
 }
 
-void Scheduler::add_slice(Plan& plan, uint64_t id, const Sequence& sequence, int64_t rows) {
+/// The next `rows` rows, and the guesses after them.
+PlannedSlice Scheduler::slice_of(uint64_t id, const Sequence& sequence, int64_t rows) {
   const std::span<const int32_t> tokens = sequence.tokens;
-  plan.slices.push_back(
-      {.id = id,
-       .start = sequence.computed,
-       .tokens = tokens.subspan(static_cast<size_t>(sequence.computed), static_cast<size_t>(rows)),
-       .blocks = sequence.table.blocks,
-       .samples = rows == sequence.left(),
-       .cached = sequence.cached});
+  return {.id = id,
+          .start = sequence.computed,
+          .tokens = tokens.subspan(static_cast<size_t>(sequence.computed),
+                                   static_cast<size_t>(rows + sequence.drafted)),
+          .blocks = sequence.table.blocks,
+          .samples = rows == sequence.left(),
+          .drafted = sequence.drafted,
+          .cached = sequence.cached};
 }
 
 void Scheduler::plan_decodes(Plan& plan) {
@@ -107,7 +112,7 @@ void Scheduler::plan_decodes(Plan& plan) {
       continue;
     }
     if (!secure_block(id, sequence, plan)) return;  // it was the youngest itself
-    add_slice(plan, id, sequence, 1);
+    plan.slices.push_back(slice_of(id, sequence, 1));
     ++it;  // only now: securing the block may have put the next one back
   }
 }
@@ -129,7 +134,7 @@ bool Scheduler::secure_block(uint64_t id, Sequence& sequence, Plan& plan) {
 }
 
 void Scheduler::attach(Sequence& sequence) {
-  if (sequence.all_logits) return;
+  if (sequence.options.all_logits) return;
   const int64_t covered = blocks_.attach(sequence.table, sequence.tokens);
   if (!sequence.put_back) sequence.cached += covered - sequence.computed;
   sequence.computed = covered;
@@ -159,7 +164,7 @@ void Scheduler::admit(Plan& plan) {
 /// Whether an older sequence computes, in this step, the very block that `sequence` needs next.
 bool Scheduler::follows(const Sequence& sequence, std::span<const Prefill> older) const {
   const int64_t size = blocks_.block_size();
-  if (!blocks_.prefix_caching() || sequence.all_logits) return false;
+  if (!blocks_.prefix_caching() || sequence.options.all_logits) return false;
   // Only at a block's beginning, and only when the last token stays to be computed.
   if (sequence.computed != sequence.table.sealed * size || sequence.left() <= size) return false;
   const auto begin = static_cast<ptrdiff_t>(sequence.computed);
@@ -192,6 +197,7 @@ int64_t Scheduler::chunk_rows(const Plan& plan) const {
 }
 
 void Scheduler::measured(int64_t rows, double seconds) {
+  cost_.measured(rows, seconds);
   if (rows < kLeastRows) return;
   const double one = seconds / static_cast<double>(rows);
   seconds_per_row_ = seconds_per_row_ == 0 ? one : 0.75 * seconds_per_row_ + 0.25 * one;
@@ -206,17 +212,68 @@ void Scheduler::plan_prefills(Plan& plan) {
 
   int64_t rows = chunk_rows(plan), logit_rows = options_.logit_rows;
   const auto give = [&](Prefill& prompt, int64_t most) {
-    int64_t& budget = prompt.sequence->all_logits ? logit_rows : rows;
+    int64_t& budget = prompt.sequence->options.all_logits ? logit_rows : rows;
     most = std::min({most, prompt.sequence->left() - prompt.rows, rows, budget});
     prompt.rows += most;
     rows -= most;
-    if (prompt.sequence->all_logits) logit_rows -= most;
+    if (prompt.sequence->options.all_logits) logit_rows -= most;
   };
   const int64_t share = std::max<int64_t>(1, rows / static_cast<int64_t>(prompts.size()));
   for (Prefill& prompt : prompts) give(prompt, share);
   for (Prefill& prompt : prompts) give(prompt, rows);
   for (const Prefill& prompt : prompts)
-    if (prompt.rows > 0) add_slice(plan, prompt.id, *prompt.sequence, prompt.rows);
+    if (prompt.rows > 0) plan.slices.push_back(slice_of(prompt.id, *prompt.sequence, prompt.rows));
+}
+
+/// How many guesses the sequence could use: the token after the last of them must still be wanted.
+int64_t Scheduler::most_drafts(const Sequence& sequence) const {
+  return std::min({options_.draft_rows, options_.context - sequence.length() - 1,
+                   sequence.options.longest - sequence.length() - 1});
+}
+
+/// Decodes are given guesses to go on with, as far as that pays.
+void Scheduler::plan_drafts(Plan& plan) {
+  std::vector<DraftChoice> choices;
+  std::vector<std::pair<PlannedSlice*, Sequence*>> places;
+  int64_t rows = 0;
+  for (PlannedSlice& slice : plan.slices) {
+    rows += static_cast<int64_t>(slice.tokens.size());
+    if (!slice.samples || slice.tokens.size() > 1) continue;
+    Sequence& sequence = running_.at(slice.id);
+    const int64_t most = most_drafts(sequence);
+    if (most < 1) continue;
+    sequence.match = sequence.lookup.find(sequence.text());
+    if (sequence.match.length == 0) continue;
+    choices.push_back({.history = &sequence.history, .match = sequence.match.length, .most = most});
+    places.emplace_back(&slice, &sequence);
+  }
+  const int64_t most = std::min(options_.draft_rows, options_.max_running + options_.chunk_rows - rows);
+  choose_drafts(choices, cost_, rows, static_cast<int64_t>(plan.slices.size()), most);
+  for (size_t i = 0; i < choices.size(); ++i) {
+    auto& [slice, sequence] = places[i];
+    if (draft(*sequence, choices[i])) *slice = slice_of(slice->id, *sequence, 1);
+  }
+}
+
+/// Puts the guesses behind the sequence, as many as there are blocks for.
+bool Scheduler::draft(Sequence& sequence, const DraftChoice& choice) {
+  int64_t rows = choice.rows;
+  while (rows > 0 && !blocks_.grow(sequence.table, sequence.length() + rows)) --rows;
+  if (rows == 0) return false;
+  const int64_t length = sequence.length();
+  for (int64_t i = 0; i < rows; ++i)
+    sequence.tokens.push_back(PromptLookup::guess(
+        std::span(sequence.tokens).first(static_cast<size_t>(length)), sequence.match, i));
+  sequence.drafted = rows;
+  sequence.draft_cost = choice.cost * static_cast<double>(rows) / static_cast<double>(choice.rows);
+  drafts_.proposed += static_cast<uint64_t>(rows);
+  return true;
+}
+
+void Scheduler::Sequence::drop_drafts() {
+  tokens.resize(static_cast<size_t>(length()));
+  drafted = 0;
+  draft_cost = 0;
 }
 
 void Scheduler::commit(const Plan& plan) {
@@ -224,15 +281,28 @@ void Scheduler::commit(const Plan& plan) {
     const auto found = running_.find(slice.id);
     if (found == running_.end()) continue;
     Sequence& sequence = found->second;
-    sequence.computed += static_cast<int64_t>(slice.tokens.size());
-    blocks_.seal(sequence.table, sequence.tokens, sequence.computed);
+    sequence.computed += static_cast<int64_t>(slice.tokens.size()) - slice.drafted;
+    blocks_.seal(sequence.table, sequence.text(), sequence.computed);
   }
 }
 
-void Scheduler::append(uint64_t id, int32_t token) {
+void Scheduler::append(uint64_t id, std::span<const int32_t> tokens) {
   const auto found = running_.find(id);
   QUERN_DCHECK(found != running_.end() && found->second.left() == 0);
-  if (found != running_.end()) found->second.tokens.push_back(token);
+  if (found == running_.end()) return;
+  Sequence& sequence = found->second;
+  const auto guesses = std::span(sequence.tokens).last(static_cast<size_t>(sequence.drafted));
+  const auto accepted = std::ranges::mismatch(guesses, tokens).in1 - guesses.begin();
+  QUERN_DCHECK(std::ssize(tokens) <= accepted + 1);
+  sequence.history.step(sequence.match.length, sequence.drafted, accepted, sequence.draft_cost);
+  drafts_.accepted += static_cast<uint64_t>(accepted);
+  const bool drafted = sequence.drafted > 0;
+  sequence.drop_drafts();
+  sequence.tokens.insert(sequence.tokens.end(), tokens.begin(), tokens.end());
+  if (!drafted) return;
+  sequence.computed += accepted;
+  blocks_.seal(sequence.table, sequence.tokens, sequence.computed);
+  blocks_.shrink(sequence.table, sequence.computed);
 }
 
 }  // namespace quern
