@@ -8,7 +8,9 @@
 #include "backend/cpu/machine.h"
 #include "command.h"
 #include "fetch_model.h"
+#include "models/gguf_tensors.h"
 #include "models/model.h"
+#include "quant/quant.h"
 
 namespace quern {
 namespace {
@@ -40,19 +42,24 @@ struct WeightCount {
   double layer_bytes = 0, layer_weights = 0, head_bytes = 0, head_weights = 0;
 };
 
-WeightCount count_weights(const WeightSource& source, const ModelConfig& config) {
+Result<WeightCount> count_weights(const WeightSource& source, const ModelConfig& config) {
   WeightCount count;
-  const bool tied = source.find("output.weight") == nullptr;
-  for (const RawTensor& tensor : source.tensors()) {
-    const double bytes = static_cast<double>(tensor.data.size()),
-                 weights = static_cast<double>(tensor.elements());
-    const bool head = tensor.name == "output.weight" || (tied && tensor.name == "token_embd.weight");
-    if (head) {
+  // By roles: files of both kinds name their tensors differently.
+  QUERN_TRY(const auto tensors, gguf_tensors(source));
+  const bool tied =
+      std::ranges::none_of(tensors, [](const auto& tensor) { return tensor.role == Role::output; });
+  for (const GgufTensorPlan& tensor : tensors) {
+    double bytes = 0, weights = 0;
+    for (const RawTensor* part : tensor.parts) {
+      bytes += static_cast<double>(stored_bytes(*part));
+      weights += static_cast<double>(part->elements());
+    }
+    if (tensor.role == Role::output || (tied && tensor.role == Role::token_embd)) {
       count.head_bytes += bytes;
       count.head_weights += weights;
-    } else if (tensor.name.starts_with("blk.")) {
+    } else if (tensor.layer >= 0) {
       // Of a stack of experts a token uses some.
-      const bool expert = tensor.name.find("_exps") != std::string::npos;
+      const bool expert = tensor.role >= Role::experts_gate;
       const double used = expert && config.experts > 0
                               ? static_cast<double>(config.experts_used) / static_cast<double>(config.experts)
                               : 1.0;
@@ -225,7 +232,7 @@ Result<> bench(const BenchFlags& flags) {
   options.context = flags.depth + std::max(flags.prompt, flags.generate);
   QUERN_TRY(const auto model, load_model(*source, *backend, options));
   backend->settle();  // what is measured is the speed that stays
-  const WeightCount weights = count_weights(*source, model->config());
+  QUERN_TRY(const WeightCount weights, count_weights(*source, model->config()));
   QUERN_TRY(const MachineLimits limits, measure_machine(config.threads));
   Bench bench(*backend, *model, weights, limits, flags);
   std::vector<Measured> results;

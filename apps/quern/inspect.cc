@@ -7,7 +7,6 @@
 #include "models/checkpoint.h"
 #include "models/quantization_report.h"
 #include "models/summary.h"
-#include "quant/quant.h"
 #include "remote_header.h"
 
 namespace quern {
@@ -51,17 +50,16 @@ nlohmann::ordered_json as_json(const WeightSource& source, const std::string& na
   }
   auto& types = report["types"] = nlohmann::ordered_json::array();
   for (const auto& type : summary.types)
-    types.push_back({{"type", dtype_name(type.dtype)},
+    types.push_back({{"type", type.name},
                      {"tensors", type.tensors},
                      {"parameters", type.parameters},
                      {"bytes", type.bytes}});
   if (tensors) {
     auto& list = report["tensors"] = nlohmann::ordered_json::array();
     for (const QuantizedTensor& t : quantization_report(source)) {
-      list.push_back(
-          {{"name", t.name}, {"type", dtype_name(t.type.used)}, {"shape", t.shape}, {"bytes", t.bytes}});
+      list.push_back({{"name", t.name}, {"type", t.stored_as}, {"shape", t.shape}, {"bytes", t.bytes}});
       if (t.error < 0) continue;
-      list.back().update({{"asked", dtype_name(t.type.asked)}, {"why", t.type.why}, {"error", t.error}});
+      list.back().update({{"asked", asked_name(t)}, {"why", t.type.why}, {"error", t.error}});
     }
   }
   return report;
@@ -94,16 +92,15 @@ void print_text(const WeightSource& source, const std::string& name, const Model
     print_line("cannot run", summary.problem);
   }
   for (const auto& type : summary.types)
-    print_line("type", fmt::format("{:<5} {:>4} tensors  {}", dtype_name(type.dtype), type.tensors,
-                                   human_bytes(type.bytes)));
+    print_line("type",
+               fmt::format("{:<5} {:>4} tensors  {}", type.name, type.tensors, human_bytes(type.bytes)));
   if (!tensors) return;
   fmt::print("\n");
   for (const QuantizedTensor& t : quantization_report(source)) {
     std::string note;
     if (t.error > 0) note = fmt::format("  error {:.2f} %", 100 * t.error);
-    if (t.error >= 0 && !t.type.why.empty())
-      note += fmt::format("  {} asked: {}", dtype_name(t.type.asked), t.type.why);
-    fmt::print("{:<5} {:<20} {}{}\n", dtype_name(t.type.used), shape_text(t.shape), t.name, note);
+    if (t.error >= 0 && !t.type.why.empty()) note += fmt::format("  {} asked: {}", asked_name(t), t.type.why);
+    fmt::print("{:<5} {:<20} {}{}\n", t.stored_as, shape_text(t.shape), t.name, note);
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "core/log.h"
 #include "job_progress.h"
+#include "models/summary.h"
 #include "quant/quant.h"
 #include "quantize/isq.h"
 
@@ -19,7 +20,12 @@ Result<std::unique_ptr<WeightSource>> quantize_checkpoint(const Config& config, 
                                                           const std::stop_token& stop) {
   const std::string folder = source->name();
   std::error_code ignored;
-  if (!fs::is_directory(folder, ignored) || !is_full_precision(*source)) return source;
+  if (!fs::is_directory(folder, ignored)) return source;
+  if (!is_full_precision(*source)) {
+    log::info("ISQ leaves this model as it is: its weights are quantized already",
+              {{"model", id}, {"quantization", quantization_name(*source)}});
+    return source;
+  }
   JobProgress shown("quantizing", id);
   IsqOptions options;
   options.type = find_quant(config.isq_type)->dtype;

@@ -103,6 +103,10 @@ Result<> RemoteHeader::open_checkpoint_headers(const Hub& hub, const RemoteModel
   fs::create_directory(folder, error);
   QUERN_TRY(const std::string config, hub.read(model, {"config.json"}, 0, kMaxHfConfigBytes + 1));
   std::ofstream(folder / "config.json", std::ios::binary) << config;
+  for (const std::string& beside : model.quantization_files) {
+    QUERN_TRY(const std::string text, hub.read(model, {beside}, 0, kMaxHfConfigBytes + 1));
+    std::ofstream(folder / beside, std::ios::binary) << text;
+  }
   for (const HubFile& file : model.files) {
     const fs::path path = folder / fs::path(file.name).filename();
     const uint64_t first = std::min(file.size, kFirstOfShard);

@@ -21,6 +21,8 @@ enum class DType : uint32_t {
   Q6_K = 14,
   Q8_K = 15,
   BF16 = 30,
+  // Not GGUF's: codes, scales and zero points in tensors of their own; see RawTensor::grouped.
+  Grouped = 0x10000,
 };
 
 }  // namespace quern

@@ -10,6 +10,8 @@
 
 namespace quern {
 
+struct GroupedMatrix;  // quant/grouped.h
+
 struct RawTensor {
   std::string name;
   DType dtype = DType::F32;
@@ -18,6 +20,9 @@ struct RawTensor {
   std::vector<int64_t> shape;
   /// Rows one after another, each a whole number of the type's blocks.
   std::span<const std::byte> data;
+  /// Of DType::Grouped alone, and never null there: how the matrix is stored (`data` are its codes). Whoever
+  /// made the tensor owns it.
+  const GroupedMatrix* grouped = nullptr;
 
   int64_t cols() const { return shape.empty() ? 1 : shape.back(); }
   /// Product of all dimensions but the innermost.

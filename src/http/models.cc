@@ -1,7 +1,6 @@
 // What a model is made of, and OpenAI's list of models.
 #include "http/handlers.h"
 #include "models/quantization_report.h"
-#include "quant/quant.h"
 
 namespace quern {
 namespace {
@@ -20,8 +19,8 @@ Parsed<Reply> llm_quantization(App& app, const HttpRequest& request) {
   for (const QuantizedTensor& tensor : quantization_report(*model->source))
     body["tensors"].push_back({{"name", tensor.name},
                                {"shape", tensor.shape},
-                               {"asked", dtype_name(tensor.type.asked)},
-                               {"used", dtype_name(tensor.type.used)},
+                               {"asked", asked_name(tensor)},
+                               {"used", tensor.stored_as},
                                {"why", tensor.type.why},
                                {"error", tensor.error < 0 ? Json() : Json(tensor.error)},
                                {"bytes", tensor.bytes}});

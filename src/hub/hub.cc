@@ -188,6 +188,7 @@ Result<RemoteModel> Hub::describe(const std::string& text, const std::stop_token
                     selection.chosen,
                     selection.kind == Selection::Kind::checkpoint,
                     {},
+                    {},
                     selection.alternatives};
   std::vector<std::string> weights = selection.files;
   const auto content = [&](const std::string& name) -> Result<std::string> {
@@ -197,6 +198,10 @@ Result<RemoteModel> Hub::describe(const std::string& text, const std::stop_token
   if (model.checkpoint) {
     QUERN_TRY(const std::string config, content("config.json"));
     QUERN_TRY(std::string method, quantization_method(config));
+    for (const std::string& file : selection.files)
+      if (file == "quantize_config.json" || file == "quant_config.json")
+        model.quantization_files.push_back(file);
+    if (method.empty() && !model.quantization_files.empty()) method = "gptq";
     if (!method.empty()) model.quantization = std::move(method);
     weights = {selection.files.back()};
     if (!selection.index.empty()) {

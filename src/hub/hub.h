@@ -47,8 +47,9 @@ struct HubFile {
 struct RemoteModel {
   std::string repo, commit, quantization;
   bool checkpoint = false;
-  std::vector<HubFile> files;             // the weights
-  std::vector<std::string> alternatives;  // other quantizations (or files) there
+  std::vector<HubFile> files;                   // the weights
+  std::vector<std::string> quantization_files;  // beside config.json: quantize_config.json, quant_config.json
+  std::vector<std::string> alternatives;        // other quantizations (or files) there
 };
 
 class Hub {

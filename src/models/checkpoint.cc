@@ -6,9 +6,12 @@
 #include <unordered_map>
 
 #include "core/log.h"
+#include "formats/gptq.h"
 #include "formats/printable.h"
 #include "formats/safetensors.h"
+#include "models/checkpoint_biases.h"
 #include "models/hf_config.h"
+#include "quant/quant.h"
 
 namespace quern {
 namespace {
@@ -17,8 +20,12 @@ namespace fs = std::filesystem;
 
 class CheckpointSource final : public WeightSource {
  public:
-  CheckpointSource(std::string name, safetensors::Checkpoint files, const HfConfig& config, Metadata metadata)
-      : name_(std::move(name)), files_(std::move(files)), metadata_(std::move(metadata)) {
+  CheckpointSource(std::string name, safetensors::Checkpoint files, gptq::Modules modules,
+                   const HfConfig& config, Metadata metadata)
+      : name_(std::move(name)),
+        files_(std::move(files)),
+        modules_(std::move(modules)),
+        metadata_(std::move(metadata)) {
     for (const HfConfig::RopeFactors& factors : config.rope_factors) factors_.push_back(factors.divisors);
     size_t next = 0;
     for (const HfConfig::RopeFactors& factors : config.rope_factors) {
@@ -30,7 +37,7 @@ class CheckpointSource final : public WeightSource {
     }
     for (const RawTensor& tensor : files_.tensors) {
       index_.emplace(tensor.name, &tensor);
-      bytes_ += tensor.data.size();
+      bytes_ += stored_bytes(tensor);
     }
   }
 
@@ -50,6 +57,7 @@ class CheckpointSource final : public WeightSource {
  private:
   std::string name_;
   safetensors::Checkpoint files_;
+  gptq::Modules modules_;  // the tensors' matrices
   Metadata metadata_;
   std::vector<std::vector<float>> factors_;
   std::unordered_map<std::string_view, const RawTensor*> index_;
@@ -104,8 +112,8 @@ class Sorting {
       QUERN_TRY(const bool used, is_used(tensor.name, tensor.dtype));
       if (used)
         return fail(ErrorCode::unsupported,
-                    "{}: tensor {} has type {}; a checkpoint's weights must be F32, F16 or BF16", name_,
-                    printable(tensor.name), printable(tensor.dtype));
+                    "{}: tensor {} has type {}; weights that are not quantized must be F32, F16 or BF16",
+                    name_, printable(tensor.name), printable(tensor.dtype));
     }
     files.tensors = std::move(kept);
     if (beyond_ > 0)
@@ -137,33 +145,6 @@ class Sorting {
 const RawTensor* find_tensor(const safetensors::Checkpoint& files, std::string_view name) {
   const auto it = std::ranges::find(files.tensors, name, &RawTensor::name);
   return it == files.tensors.end() ? nullptr : &*it;
-}
-
-/// Biases are there exactly where config.json says so; which it is cannot be told from the weights.
-Result<> check_biases(const safetensors::Checkpoint& files, const HfConfig& config, const std::string& name) {
-  struct Rule {
-    Role role;
-    bool wanted;
-    std::string_view key;
-  };
-  const bool out = config.attention_bias && config.hf_class->attention_bias == HfBias::by_key;
-  const Rule rules[] = {{Role::attn_q_bias, config.attention_bias, "attention_bias"},
-                        {Role::attn_k_bias, config.attention_bias, "attention_bias"},
-                        {Role::attn_v_bias, config.attention_bias, "attention_bias"},
-                        {Role::attn_out_bias, out, "attention_bias"},
-                        {Role::ffn_gate_bias, config.mlp_bias, "mlp_bias"},
-                        {Role::ffn_up_bias, config.mlp_bias, "mlp_bias"},
-                        {Role::ffn_down_bias, config.mlp_bias, "mlp_bias"}};
-  for (const Rule& rule : rules) {
-    const TensorName* names = find_name(*config.arch, rule.role);
-    if (names == nullptr || names->hf.empty()) continue;
-    const std::string tensor = expand_name(names->hf, 0, -1);
-    const bool there = find_tensor(files, tensor) != nullptr;
-    if (there == rule.wanted) continue;
-    return fail(ErrorCode::corrupt, "{}: tensor {} is {}, but by config.json ({}) the model has {}", name,
-                tensor, there ? "there" : "missing", rule.key, there ? "none" : "it");
-  }
-  return {};
 }
 
 Result<> check_head(const safetensors::Checkpoint& files, const HfConfig& config, const std::string& name) {
@@ -237,9 +218,12 @@ Result<std::unique_ptr<WeightSource>> open_checkpoint(const fs::path& folder, co
   const std::string config_name = (folder / "config.json").string();
   QUERN_TRY(const std::string config_text, read_config_text(config_name));
   QUERN_TRY(HfConfig config, read_hf_config(config_text, config_name));
+  QUERN_TRY(const auto quantization, gptq::find_config(folder, config_text));
   QUERN_TRY(safetensors::Checkpoint files, safetensors::open(folder));
+  QUERN_TRY(gptq::Modules modules, gptq::take_modules(files, quantization, name));
+  for (const std::string& warning : modules.warnings) log::warn(warning, {{"model", name}});
+  QUERN_TRY_VOID(settle_biases(files, config, modules.names, name));
   QUERN_TRY_VOID(Sorting(config, name).sort(files));
-  QUERN_TRY_VOID(check_biases(files, config, name));
   QUERN_TRY_VOID(check_head(files, config, name));
   const TensorName* embedding = find_name(*config.arch, Role::token_embd);
   const RawTensor* table = find_tensor(files, embedding->hf);
@@ -252,7 +236,8 @@ Result<std::unique_ptr<WeightSource>> open_checkpoint(const fs::path& folder, co
   metadata.add("general.name", model_name(folder));
   const Metadata padded = pad_tokens(text, table->rows());
   for (const auto& [key, value] : padded.entries()) metadata.add(key, value);
-  return std::make_unique<CheckpointSource>(name, std::move(files), config, std::move(metadata));
+  return std::make_unique<CheckpointSource>(name, std::move(files), std::move(modules), config,
+                                            std::move(metadata));
 }
 
 }  // namespace quern

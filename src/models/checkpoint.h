@@ -8,9 +8,10 @@
 
 namespace quern {
 
-/// Opens a checkpoint in full precision. `text` is its text side in GGUF's keys ("tokenizer.…"); without one
-/// the model's shape can still be told. The tensors keep their Hugging Face names and lie in the mapped
-/// files; what GGUF files hold beside them (divisors of the rope frequencies) is added under GGUF's names.
+/// Opens a checkpoint, in full precision or quantized by GPTQ (formats/gptq.h). `text` is its text side in
+/// GGUF's keys ("tokenizer.…"); without one the model's shape can still be told. The tensors keep their
+/// Hugging Face names and lie in the mapped files; what GGUF files hold beside them (divisors of the rope
+/// frequencies) is added under GGUF's names.
 ///
 /// Where the embedding has more rows than `text` has tokens, tokens are added ("[PAD32011]", unused), as
 /// converters to GGUF do. A head that config.json ties to the embedding is left out, so are buffers

@@ -220,10 +220,10 @@ const Wrong wrong_configs[] = {
      with("architectures", std::vector<std::string>{"MambaForCausalLM"}),
      {"MambaForCausalLM", "these work: LlamaForCausalLM"}},
     {"ArchitectureIsANumber", {}, with("architectures", 7), {"architectures"}},
-    {"Gptq",
+    {"Awq",
      {},
-     with("quantization_config", nlohmann::ordered_json{{"quant_method", "gptq"}, {"bits", 4}}),
-     {"quantized by gptq"}},
+     with("quantization_config", nlohmann::ordered_json{{"quant_method", "awq"}, {"bits", 4}}),
+     {"quant_method is awq", "gptq"}},
     {"Gelu", {}, with("hidden_act", "gelu"), {"hidden_act is gelu", "silu"}},
     {"NoWidth", {}, with("hidden_size", 0), {"hidden_size is 0"}},
     {"NegativeWidth", {}, with("hidden_size", -64), {"hidden_size is -64"}},
@@ -361,7 +361,7 @@ TEST(Checkpoint, TensorsThatWouldBeLeftOutAreNamed) {
       error_with("model.layers.1.self_attn.q_norm.weight", "F32", 16).find("q_norm.weight is not known"),
       std::string::npos);
   EXPECT_NE(error_with("model.layers.01.mlp.up_proj.weight", "F32", 16).find("not known"), std::string::npos);
-  EXPECT_NE(error_with("model.layers.0.mlp.up_proj.qweight", "I32", 16).find("of type I32"),
+  EXPECT_NE(error_with("model.layers.0.mlp.up_proj.qweight", "I32", 16).find("up_proj is quantized"),
             std::string::npos);
   EXPECT_NE(error_with("model.layers.0.mlp.down_proj.bias", "F8_E4M3", 4).find("has type F8_E4M3"),
             std::string::npos);

@@ -6,6 +6,7 @@
 #include "core/log.h"
 #include "models/decoder.h"
 #include "models/tensor_table.h"
+#include "quant/quant.h"
 
 namespace quern {
 namespace {
@@ -61,7 +62,7 @@ class Loader {
  private:
   Result<> count(const RawTensor& tensor) {
     parameters_ += tensor.elements();
-    done_ += tensor.data.size();
+    done_ += stored_bytes(tensor);
     if (options_.progress && !options_.progress(done_, table_.bytes()))
       return fail(ErrorCode::cancelled, "loading was cancelled");
     return {};

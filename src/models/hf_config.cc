@@ -33,16 +33,6 @@ Result<> find_class(const HfFields& config, HfConfig& out) {
   return {};
 }
 
-Result<> refuse_quantized(const HfFields& config) {
-  QUERN_TRY(const auto quantization, config.object("quantization_config"));
-  if (!quantization) return {};
-  QUERN_TRY(const auto method, quantization->text("quant_method"));
-  return fail(ErrorCode::unsupported,
-              "{}: the weights are quantized by {}, which is not supported: take the checkpoint in full "
-              "precision, or a .gguf file",
-              config.full("quantization_config"), method ? printable(*method) : "an unnamed method");
-}
-
 Result<> check_activation(const HfFields& config) {
   QUERN_TRY(const auto activation, config.text("hidden_act"));
   if (!activation || *activation == "silu" || *activation == "swish") return {};
@@ -143,7 +133,6 @@ Result<HfConfig> read_hf_config(std::string_view text, const std::string& name) 
   const HfFields config(parsed, name + ": ");
   HfConfig out;
   QUERN_TRY_VOID(find_class(config, out));
-  QUERN_TRY_VOID(refuse_quantized(config));
   QUERN_TRY_VOID(check_activation(config));
   QUERN_TRY_VOID(read_biases(config, out));
   if (config.has("tie_word_embeddings")) {

@@ -35,7 +35,8 @@ struct HfConfig {
 constexpr size_t kMaxHfConfigBytes = 1 << 20;
 
 /// Reads the text of a config.json; `name` is for messages. Refuses, by key and value, what would change the
-/// results and is not supported: other architectures, quantized weights, activations, kinds of rope.
+/// results and is not supported: other architectures, activations, kinds of rope. How weights are quantized is
+/// for formats/gptq_config.h.
 Result<HfConfig> read_hf_config(std::string_view json, const std::string& name);
 
 /// The part of it about rotary embeddings; `head_dim` and `context` as read before.

@@ -10,6 +10,10 @@ constexpr std::string_view kAsked = "quern.quantization.asked", kWhy = "quern.qu
 
 }  // namespace
 
+std::string asked_name(const QuantizedTensor& tensor) {
+  return tensor.type.asked == tensor.type.used ? tensor.stored_as : dtype_name(tensor.type.asked);
+}
+
 void add_quantization_report(Metadata& metadata, const std::vector<QuantizedTensor>& tensors) {
   std::vector<uint64_t> asked;
   std::vector<std::string> why;
@@ -37,7 +41,8 @@ std::vector<QuantizedTensor> quantization_report(const WeightSource& source) {
     QuantizedTensor& entry = report.emplace_back();
     entry.name = tensor.name;
     entry.shape = tensor.shape;
-    entry.bytes = tensor.data.size();
+    entry.bytes = stored_bytes(tensor);
+    entry.stored_as = type_name(tensor);
     entry.type = {tensor.dtype, tensor.dtype, "as stored in the file"};
     if (!told) continue;
     const auto type = static_cast<DType>((*asked)[i]);

@@ -14,11 +14,15 @@ struct QuantizedTensor {
   std::string name;
   std::vector<int64_t> shape;  // outermost first
   TypeChoice type;
+  std::string stored_as;  // the type used, for people: "Q4_K", "GPTQ 4-bit g128"
   uint64_t bytes = 0;
   /// Root mean square of what quantizing changed, over that of the weights themselves, in a sample of rows;
   /// −1: not known.
   double error = -1;
 };
+
+/// The type asked, as `stored_as` says the type used.
+std::string asked_name(const QuantizedTensor& tensor);
 
 /// Adds the report's keys ("quern.quantization.…"); `tensors` in the order of the file. The size of what is
 /// added does not depend on the errors.

@@ -25,11 +25,12 @@ constexpr Recipe recipes[] = {
 std::vector<ModelSummary::Type> histogram(const WeightSource& source) {
   std::vector<ModelSummary::Type> types;
   for (const RawTensor& tensor : source.tensors()) {
-    auto it = std::ranges::find(types, tensor.dtype, &ModelSummary::Type::dtype);
-    if (it == types.end()) it = types.insert(types.end(), {tensor.dtype});
+    const std::string name = type_name(tensor);
+    auto it = std::ranges::find(types, name, &ModelSummary::Type::name);
+    if (it == types.end()) it = types.insert(types.end(), {tensor.dtype, name});
     it->tensors += 1;
     it->parameters += tensor.elements();
-    it->bytes += tensor.data.size();
+    it->bytes += stored_bytes(tensor);
   }
   std::ranges::sort(types, std::greater<>(), &ModelSummary::Type::bytes);
   return types;
@@ -50,7 +51,7 @@ std::string quantization_name(const WeightSource& source) {
     }
   }
   const auto most = std::ranges::max_element(types, {}, &ModelSummary::Type::parameters);
-  return std::string(dtype_name(most->dtype));
+  return most->name;
 }
 
 uint64_t ModelSummary::memory_needed(int64_t context) const {

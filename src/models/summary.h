@@ -19,6 +19,7 @@ struct ModelSummary {
   double bits_per_weight = 0;
   struct Type {
     DType dtype;
+    std::string name;  // "Q4_K", "GPTQ 4-bit g128"
     int64_t tensors = 0, parameters = 0;
     uint64_t bytes = 0;
   };

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/log.h"
+#include "quant/quant.h"
 
 namespace quern {
 namespace {
@@ -113,7 +114,7 @@ Result<bool> TensorTable::check_one(const TensorName& names, const ModelConfig& 
     return fail(ErrorCode::corrupt, "{}: tensor {} has shape {}, expected {} by the metadata",
                 source_->name(), tensor_name, print(tensor->shape), print(expected));
   }
-  bytes_ += tensor->data.size();
+  bytes_ += stored_bytes(*tensor);
   return true;
 }
 

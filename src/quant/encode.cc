@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "core/check.h"
 #include "core/isa.h"
@@ -60,8 +61,14 @@ tl::unexpected<Error> not_finite(const RawTensor& source, size_t begin, const fl
 
 Result<void> encode_rows(const QuantInfo& to, const RawTensor& source, int64_t first, int64_t count,
                          std::byte* out, std::span<const float> importance) {
-  const QuantInfo* from = find_quant(source.dtype);
   const auto cols = static_cast<size_t>(source.cols());
+  if (source.grouped != nullptr) {
+    std::vector<float> values(static_cast<size_t>(count) * cols);
+    decode_rows(source, first, count, values.data());
+    const RawTensor plain{source.name, DType::F32, {count, source.cols()}, std::as_bytes(std::span(values))};
+    return encode_rows(to, plain, 0, count, out, importance);
+  }
+  const QuantInfo* from = find_quant(source.dtype);
   QUERN_CHECK(from != nullptr && first >= 0 && count >= 0 && first <= source.rows() - count);
   QUERN_CHECK(cols % to.block == 0 && cols % from->block == 0);
   QUERN_CHECK(importance.empty() || importance.size() == cols);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "quant/grouped.h"
 
 namespace quern {
 
@@ -68,6 +69,7 @@ std::span<const QuantInfo* const> all_quants() { return table(); }
 std::string dtype_name(DType dtype) {
   const auto number = static_cast<uint32_t>(dtype);
   if (number < std::size(kNames)) return std::string(kNames[number]);
+  if (dtype == DType::Grouped) return "GPTQ";
   std::string name = "type ";  // not "type " + …: GCC 12 warns wrongly about that
   return name += std::to_string(number);
 }
@@ -82,7 +84,19 @@ std::optional<uint64_t> tensor_bytes(DType dtype, uint64_t rows, uint64_t cols) 
   return bytes;
 }
 
+uint64_t stored_bytes(const RawTensor& tensor) {
+  return tensor.data.size() + (tensor.grouped != nullptr ? tensor.grouped->side_bytes : 0);
+}
+
+std::string type_name(const RawTensor& tensor) {
+  return tensor.grouped != nullptr ? tensor.grouped->label : dtype_name(tensor.dtype);
+}
+
 void decode_rows(const RawTensor& tensor, int64_t first, int64_t count, float* out) {
+  if (tensor.grouped != nullptr) {
+    QUERN_CHECK(first >= 0 && count >= 0 && first <= tensor.rows() - count);
+    return decode_grouped(*tensor.grouped, first, count, out);
+  }
   const QuantInfo* info = find_quant(tensor.dtype);
   QUERN_CHECK(info != nullptr && first >= 0 && count >= 0 && first <= tensor.rows() - count);
   const auto cols = static_cast<uint64_t>(tensor.cols());

@@ -101,6 +101,11 @@ std::string dtype_name(DType dtype);
 /// of blocks or the product overflows.
 std::optional<uint64_t> tensor_bytes(DType dtype, uint64_t rows, uint64_t cols);
 
+/// Bytes of a tensor as it is stored, with what lies beside its `data`.
+uint64_t stored_bytes(const RawTensor& tensor);
+/// "Q4_K", "GPTQ 4-bit g128": for people.
+std::string type_name(const RawTensor& tensor);
+
 /// Decodes a whole tensor (or rows [first, first + count)) to f32 with the scalar reference.
 void decode_rows(const RawTensor& tensor, int64_t first, int64_t count, float* out);
 

@@ -203,7 +203,7 @@ Result<> Quantizer::done_with(const Piece& piece) {
   const size_t row_bytes = tensor.data.size() / static_cast<size_t>(tensor.rows());
   const auto bytes = tensor.data.subspan(static_cast<size_t>(piece.first) * row_bytes,
                                          static_cast<size_t>(piece.count) * row_bytes);
-  source_.let_go(bytes);
+  if (tensor.grouped == nullptr) source_.let_go(bytes);  // there, a row's codes lie apart
   const std::lock_guard lock(mutex_);
   done_ += bytes.size();
   if (options_.progress && !options_.progress(done_, report_.source_bytes))

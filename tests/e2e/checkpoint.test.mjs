@@ -74,7 +74,7 @@ test("what is wrong with a checkpoint is one line", () => {
     const inspected = JSON.parse(run("inspect", copy, "--json").out);
     assert.match(inspected.problem, pattern);
   };
-  says({ quantization_config: { quant_method: "gptq", bits: 4 } }, /quantized by gptq/);
+  says({ quantization_config: { quant_method: "awq", bits: 4 } }, /quant_method is awq/);
   says({ architectures: ["BertModel"] }, /BertModel.*LlamaForCausalLM/);
   says({ hidden_size: 0 }, /hidden_size is 0/);
 });

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/cpu/grouped.h"
 #include "backend/cpu/kernels.h"
 #include "core/thread_pool.h"
 
@@ -14,10 +15,15 @@ struct ActivationNeed {
   int groups = 1;
   int coefficient = 0;  // of the sums in Panel::start
   bool sums = false;    // Panel::scaled_sum
+  /// The order in which it takes the input's columns; null: as they are. Weights that take them in the same
+  /// order share the codes.
+  const InputOrder* order = nullptr;
   bool operator==(const ActivationNeed&) const = default;
 };
 
-ActivationNeed activation_need(const PackedLayout& layout, const Kernels& kernels);
+/// `order` as the weight has it; see ActivationNeed.
+ActivationNeed activation_need(const PackedLayout& layout, const Kernels& kernels,
+                               const InputOrder* order = nullptr);
 
 class Activations {
  public:
@@ -36,20 +42,35 @@ class Activations {
     int first;
     int width;
   };
-  void quantize_panel(const Kernels& kernels, Tensor in, const int32_t* source, Place place,
-                      std::span<const ActivationNeed> needs);
+  /// The input's columns in one order, quantized.
+  struct Codes {
+    const InputOrder* order = nullptr;
+    int64_t cols = 0;  // with the empty slots
+    // All grow-only, and bounded by the column chunk of a matmul.
+    std::vector<int8_t> codes;
+    std::vector<float> scale;
+    std::vector<int32_t> sums;
+  };
+  /// What one need adds to its Codes.
+  struct Sums {
+    size_t codes = 0;  // number of them
+    std::vector<int32_t> start;
+    std::vector<float> scaled;
+  };
+  /// Finds what codes the needs have in common, and makes room.
+  void lay_out(int64_t cols, std::span<const ActivationNeed> needs);
+  void quantize_panel(const Kernels& kernels, Tensor in, const int32_t* source, Place place, Codes& codes,
+                      std::vector<float>& row);
+  void sum_panel(Place place, const ActivationNeed& need, Sums& sums);
 
-  int64_t cols_ = 0;
   size_t columns_ = 0;
   size_t panel_count_ = 0;
   std::vector<Place> places_;
   std::vector<Panel> panels_;  // [need][panel]
-  // All grow-only, and bounded by the column chunk of a matmul.
-  std::vector<int8_t> codes_;
-  std::vector<float> scale_;
-  std::vector<int32_t> sums_;
-  std::vector<int32_t> start_;      // [need]
-  std::vector<float> scaled_sums_;  // [need]
+  std::vector<Codes> codes_;   // the first codes_count_ of them
+  size_t codes_count_ = 0;
+  std::vector<Sums> sums_;                // [need]
+  std::vector<std::vector<float>> rows_;  // per thread: a row in another order
 };
 
 /// Splits `columns` into the widest panels first: 8 8 4 1 for 21.

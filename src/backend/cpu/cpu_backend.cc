@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "backend/cpu/attention.h"
+#include "backend/cpu/check_grouped.h"
 #include "core/check.h"
 
 namespace quern::cpu {
@@ -108,12 +109,41 @@ Result<std::unique_ptr<CpuWeight>> CpuBackend::check_matrix(const RawTensor& ten
 }
 
 Result<std::unique_ptr<Weight>> CpuBackend::prepare_table(const RawTensor& tensor) {
+  if (tensor.grouped != nullptr) return prepare_grouped(tensor);  // no such table is known: not worth a path
   QUERN_TRY(auto weight, check_matrix(tensor));
   weight->table_only = true;
   return weight;
 }
 
+std::shared_ptr<const InputOrder> CpuBackend::shared_order(std::shared_ptr<const InputOrder> order) {
+  if (order == nullptr) return order;
+  const std::lock_guard lock(orders_mutex_);
+  std::erase_if(orders_, [](const auto& known) { return known.expired(); });
+  for (const auto& known : orders_) {
+    if (auto same = known.lock(); same != nullptr && *same == *order) return same;
+  }
+  orders_.push_back(order);
+  return order;
+}
+
+Result<std::unique_ptr<Weight>> CpuBackend::prepare_grouped(const RawTensor& tensor) {
+  const GroupedMatrix& matrix = *tensor.grouped;
+  if (tensor.shape != std::vector<int64_t>{matrix.rows, matrix.cols})
+    return fail(ErrorCode::invalid_argument, "tensor {}: its shape is not that of its parts", tensor.name);
+  auto weight = std::make_unique<CpuWeight>();
+  weight->raw = tensor;
+  weight->rows = matrix.rows;
+  weight->cols = matrix.cols;
+  weight->dtype = tensor.dtype;
+  GroupedPlan plan = plan_grouped(matrix);
+  plan.order = shared_order(std::move(plan.order));
+  weight->set_grouped(std::move(plan), packer_);
+  QUERN_TRY_VOID(check_grouped(kernels_, *weight));
+  return weight;
+}
+
 Result<std::unique_ptr<Weight>> CpuBackend::prepare(const RawTensor& tensor) {
+  if (tensor.grouped != nullptr) return prepare_grouped(tensor);
   QUERN_TRY(auto weight, check_matrix(tensor));
   if (native_float(tensor)) return weight;
   if (weight->set_affine(packer_)) return weight;
@@ -124,6 +154,10 @@ Result<std::unique_ptr<Weight>> CpuBackend::prepare(const RawTensor& tensor) {
 }
 
 uint64_t CpuBackend::prepared_bytes(const RawTensor& tensor) const {
+  if (tensor.grouped != nullptr) {
+    if (packer_ == nullptr) return stored_bytes(tensor);
+    return CpuWeight::tile_bytes(plan_grouped(*tensor.grouped).layout, tensor);
+  }
   const QuantInfo* info = find_quant(tensor.dtype);
   if (info == nullptr || native_float(tensor)) return tensor.data.size();
   const auto layout = packed_layout(*info, tensor.cols());

@@ -96,6 +96,9 @@ class CpuBackend final : public Backend {
   };
 
   Result<std::unique_ptr<CpuWeight>> check_matrix(const RawTensor& tensor) const;
+  Result<std::unique_ptr<Weight>> prepare_grouped(const RawTensor& tensor);
+  /// The same order for all weights that have equal ones, so that they share quantized inputs.
+  std::shared_ptr<const InputOrder> shared_order(std::shared_ptr<const InputOrder> order);
   size_t need_of(const CpuWeight& weight);
   /// Finds each product's tiles, runs the products, and publishes the tiles that were kept.
   void run_products(std::span<Product> products);
@@ -131,6 +134,8 @@ class CpuBackend final : public Backend {
   std::vector<Scratch> scratch_;    // per thread
   std::shared_ptr<Packer> packer_;  // null: nothing is kept
   KeepBudget keep_budget_;
+  std::mutex orders_mutex_;
+  std::vector<std::weak_ptr<const InputOrder>> orders_;  // guarded by it; those in use
 
   struct Rotation {
     uint64_t frequency = 0;

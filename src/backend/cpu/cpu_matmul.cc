@@ -33,7 +33,7 @@ void finish_tile(const float* acc, int64_t first_row, int64_t rows, const Vector
 
 size_t CpuBackend::need_of(const CpuWeight& weight) {
   if (!weight.layout()) return 0;
-  const ActivationNeed need = activation_need(*weight.layout(), kernels_);
+  const ActivationNeed need = activation_need(*weight.layout(), kernels_, weight.order());
   const auto found = std::find(needs_.begin(), needs_.end(), need);
   if (found != needs_.end()) return static_cast<size_t>(found - needs_.begin());
   needs_.push_back(need);

@@ -48,6 +48,8 @@ struct FloatTile {
 
 /// One KV head of one sequence for a few of its rows. Cache layout: see kv_layout.h.
 struct AttentionTask;
+/// A tile of codes, scales and zero points that lie in tensors of their own: see grouped.h.
+struct PackGrouped;
 
 struct Kernels {
   std::string_view name;
@@ -64,6 +66,8 @@ struct Kernels {
   void (*affine_tile)(const AffineTile& job);
   /// Packs 16 whole rows of a format that has BlockFields.
   void (*pack_tile)(const PackTile& job);
+  /// Packs 16 whole rows of a grouped matrix.
+  void (*pack_grouped)(const PackGrouped& job);
   void (*float_tile)(const FloatTile& job);
 
   /// out = x / sqrt(mean(x²) + eps) · gain over n values.

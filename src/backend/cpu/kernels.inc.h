@@ -59,6 +59,7 @@ constexpr Kernels make_table(std::string_view name) {
           .quantize_row = quantize_row,
           .affine_tile = affine_tile,
           .pack_tile = pack_tile,
+          .pack_grouped = pack_grouped,
           .float_tile = float_tile,
           .rms_norm = rms_norm,
           .silu_mul = silu_mul,

@@ -58,13 +58,17 @@ QUERN_INLINE const uint8_t* expand_scales(const PackedLayout& layout, const uint
   const int64_t d_bytes = layout.d_bytes();
   const uint8_t* d = super;
   const uint8_t* dmin = d + layout.d_count(units) * d_bytes;
-  const uint8_t* scale = layout.has_min ? dmin + layout.d_count(units) * d_bytes : dmin;
+  const uint8_t* scale = dmin + layout.d_count(units) * layout.dmin_bytes();
   const uint8_t* min = scale + groups * 16;
   for (int lane = 0; lane < 16; lane += kLanes) {
     for (int g0 = 0; g0 < groups; g0 += per_d) {
       const int end = std::min(groups, g0 + per_d);
       const F d1 = load_d(layout, d + g0 / per_d * d_bytes, lane);
-      const F d2 = layout.has_min ? load_d(layout, dmin + g0 / per_d * d_bytes, lane) : d1;
+      F d2 = d1;
+      if (layout.has_zeros)
+        d2 = V::mul(d1, V::load_u8(dmin + g0 / per_d * kTileRows + lane));
+      else if (layout.has_min)
+        d2 = load_d(layout, dmin + g0 / per_d * d_bytes, lane);
       if (!layout.has_scales) {
         for (int g = g0; g < end; ++g) V::store(&out.scale[g][lane], d1);
         if (layout.has_min)

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "backend/cpu/attention.h"
+#include "backend/cpu/grouped.h"
 #include "backend/cpu/kernels.h"
 #include "core/half.h"
 

@@ -219,3 +219,76 @@ void pack_tile(const PackTile& job) {
       return pack_tile_bits<8>(job);
   }
 }
+
+// Grouped matrices (grouped.h): the words of 16 rows lie side by side, so a vector takes one input's codes of
+// all of them, wherever in the order of inputs that is.
+
+/// The codes of one input, each in the lowest bits of its row's word; `words` are the first row's.
+template <int kBits>
+QUERN_INLINE B grouped_code(const uint8_t* words, int64_t stride, int64_t k) {
+  const int64_t bit = k * kBits;
+  const int shift = static_cast<int>(bit % 32);
+  const uint8_t* at = words + bit / 32 * stride;
+  B code = V::shift_words_right(V::load_bytes(at), shift);
+  if constexpr (kBits == 3)
+    if (shift > 29) code = V::either(code, V::shift_words_left(V::load_bytes(at + stride), 32 - shift));
+  return V::and_words(code, (1u << kBits) - 1);
+}
+
+/// The code vectors of one unit, from the inputs in its slots.
+template <int kBits>
+QUERN_INLINE void load_grouped(const uint8_t* words, int64_t stride, const int32_t* source, int64_t first,
+                               B (&v)[8]) {
+  for (int j = 0; j < 8; ++j) {
+    B sum = V::and_words(V::load_bytes(words), 0);
+    QUERN_UNROLL for (int i = 0; i < 4; ++i) {
+      const int64_t k = source != nullptr ? source[4 * j + i] : first + 4 * j + i;
+      if (k < 0) continue;  // an empty slot
+      sum = V::either(sum, V::shift_words_left(grouped_code<kBits>(words, stride, k), 8 * i));
+    }
+    v[j] = sum;
+  }
+}
+
+template <int kBits>
+uint8_t* pack_grouped_unit(const PackGrouped& job, int64_t first, uint8_t* out) {
+  const auto* words = reinterpret_cast<const uint8_t*>(job.matrix->codes) + 4 * job.first;
+  const int64_t stride = 4 * job.matrix->rows;
+  const int32_t* source = job.source != nullptr ? job.source + first : nullptr;
+  for (int part = 0; part < kParts; ++part) {
+    B v[8];
+    load_grouped<kBits>(words + part * kPartBytes, stride, source, first, v);
+    uint8_t* to = pack_plane<Cut<kBits>::kLow, 0>(v, out + part * kPartBytes);
+    if constexpr (Cut<kBits>::kHigh > 0) pack_plane<Cut<kBits>::kHigh, Cut<kBits>::kLow>(v, to);
+  }
+  return out + 64 * kBits;
+}
+
+template <int kBits>
+void pack_grouped_bits(const PackGrouped& job) {
+  const PackedLayout& layout = job.plan->layout;
+  const auto* next = reinterpret_cast<const uint8_t*>(job.matrix->codes) + 4 * (job.first + kTileRows);
+  const int64_t stride = 4 * job.matrix->rows, words = job.matrix->code_words();
+  uint8_t* out = job.out;
+  for (int64_t u = 0; u < layout.units(); ++u) {
+    if (u % kSuperUnits == 0)
+      out = put_grouped_header(job, u, std::min<int64_t>(kSuperUnits, layout.units() - u), out);
+    // The next tile's words: every row of words is a page of its own, or more.
+    for (int64_t j = u * kBits; j < std::min(words, (u + 1) * kBits); ++j)
+      __builtin_prefetch(next + j * stride + 63);
+    out = pack_grouped_unit<kBits>(job, u * kUnit, out);
+  }
+}
+
+void pack_grouped(const PackGrouped& job) {
+  switch (job.matrix->bits) {
+    case 2:
+      return pack_grouped_bits<2>(job);
+    case 3:
+      return pack_grouped_bits<3>(job);
+    case 4:
+      return pack_grouped_bits<4>(job);
+    default:
+      return pack_grouped_bits<8>(job);
+  }
+}

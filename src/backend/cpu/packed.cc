@@ -47,7 +47,30 @@ std::byte* put_d(const PackedLayout& layout, const float* d, std::byte* out) {
   return out + layout.d_bytes();
 }
 
-/// Cuts the eight code vectors of a unit into planes.
+std::byte* put_super(const PackedLayout& layout, const Stage& stage, int64_t units, std::byte* out) {
+  for (int64_t i = 0; i < layout.d_count(units); ++i) out = put_d(layout, stage.d[i], out);
+  if (layout.has_min)
+    for (int64_t i = 0; i < layout.d_count(units); ++i) out = put_d(layout, stage.dmin[i], out);
+  if (layout.has_scales) {
+    const size_t bytes = static_cast<size_t>(units * layout.groups * kTileRows);
+    std::memcpy(out, stage.scale, bytes);
+    out += bytes;
+    if (layout.has_min) {
+      std::memcpy(out, stage.min, bytes);
+      out += bytes;
+    }
+  }
+  for (int64_t u = 0; u < units; ++u, out += layout.unit_bytes()) {
+    uint8_t vec[8][64];
+    for (int j = 0; j < 8; ++j)
+      for (int r = 0; r < kTileRows; ++r) std::memcpy(&vec[j][4 * r], &stage.code[r][u * kUnit + 4 * j], 4);
+    put_unit(layout.bits, vec, reinterpret_cast<uint8_t*>(out));
+  }
+  return out;
+}
+
+}  // namespace
+
 void put_unit(int bits, const uint8_t (&vec)[8][64], uint8_t* out) {
   if (bits == 8) {
     std::memcpy(out, vec, sizeof(vec));
@@ -76,30 +99,6 @@ void put_unit(int bits, const uint8_t (&vec)[8][64], uint8_t* out) {
     }
   }
 }
-
-std::byte* put_super(const PackedLayout& layout, const Stage& stage, int64_t units, std::byte* out) {
-  for (int64_t i = 0; i < layout.d_count(units); ++i) out = put_d(layout, stage.d[i], out);
-  if (layout.has_min)
-    for (int64_t i = 0; i < layout.d_count(units); ++i) out = put_d(layout, stage.dmin[i], out);
-  if (layout.has_scales) {
-    const size_t bytes = static_cast<size_t>(units * layout.groups * kTileRows);
-    std::memcpy(out, stage.scale, bytes);
-    out += bytes;
-    if (layout.has_min) {
-      std::memcpy(out, stage.min, bytes);
-      out += bytes;
-    }
-  }
-  for (int64_t u = 0; u < units; ++u, out += layout.unit_bytes()) {
-    uint8_t vec[8][64];
-    for (int j = 0; j < 8; ++j)
-      for (int r = 0; r < kTileRows; ++r) std::memcpy(&vec[j][4 * r], &stage.code[r][u * kUnit + 4 * j], 4);
-    put_unit(layout.bits, vec, reinterpret_cast<uint8_t*>(out));
-  }
-  return out;
-}
-
-}  // namespace
 
 std::optional<PackedLayout> packed_layout(const QuantInfo& info, int64_t cols) {
   const AffineShape& a = info.affine;

@@ -4,7 +4,7 @@
 // (the last one may be shorter, by whole units of 32). One superblock, for its n units:
 //
 //   d       one per `d_units` units × 16 rows   f16, or f32 where the format needs it
-//   dmin    likewise, when the format has minimums
+//   dmin    likewise, when the format has minimums; where they are zero points (has_zeros), one byte each
 //   scale   one per group × 16 rows             int8, when scales vary inside a block
 //   min     likewise                            uint8
 //   codes   n units of 64 · bits bytes
@@ -24,6 +24,7 @@
 //   i   = Σ code · xq − zero · Σ xq                          exact, int32
 //   acc = fma(float(i), (d · scale[g]) · dx, acc)            d · scale is exact in f32
 //   acc = fma(−(dmin · min[g]), dx · Σ xq, acc)              with minimums only
+// Zero points that differ from row to row are minimums of d · zero, exact in f32.
 #pragma once
 
 #include <cstddef>
@@ -46,6 +47,7 @@ struct PackedLayout {
   int groups = 1;  // per unit: 1 or 2
   int zero = 0;
   bool has_min = false;
+  bool has_zeros = false;  // has_min, and the minimums are d · zero: a byte where dmin would be
   bool has_scales = false;
   bool wide_d = false;
   int d_units = 1;  // units that share one d: 1 … 8
@@ -53,11 +55,13 @@ struct PackedLayout {
 
   int64_t units() const { return cols / kUnit; }
   int64_t d_bytes() const { return kTileRows * (wide_d ? 4 : 2); }
+  /// Of a dmin vector, or of what stands in its place.
+  int64_t dmin_bytes() const { return has_zeros ? kTileRows : has_min ? d_bytes() : 0; }
   /// d vectors in a superblock of `units`.
   int64_t d_count(int64_t units) const { return (units + d_units - 1) / d_units; }
   int64_t header_bytes(int64_t units) const {
-    const int64_t parts = has_min ? 2 : 1;
-    return parts * (d_count(units) * d_bytes() + (has_scales ? units * groups * kTileRows : 0));
+    const int64_t scales = has_scales ? (has_min ? 2 : 1) * units * groups * kTileRows : 0;
+    return d_count(units) * (d_bytes() + dmin_bytes()) + scales;
   }
   int64_t unit_bytes() const { return 64 * bits; }
   int64_t super_bytes(int64_t units) const { return header_bytes(units) + units * unit_bytes(); }
@@ -85,5 +89,8 @@ struct PackTile {
 /// Packs `rows` rows (≤ 16) block by block; rows beyond become zeros. The reference that Kernels::pack_tile
 /// is held to, and what packs the rest of a matrix and formats without BlockFields.
 void pack_tile_reference(const PackTile& job, int rows);
+
+/// Cuts the eight code vectors of a unit into its planes: 64 · bits bytes.
+void put_unit(int bits, const uint8_t (&vec)[8][64], uint8_t* out);
 
 }  // namespace quern::cpu

@@ -24,28 +24,44 @@ bool CpuWeight::set_affine(std::shared_ptr<Packer> packer) {
   info_ = find_quant(dtype);
   layout_ = packed_layout(*info_, cols);
   if (!layout_) return false;
-  if (packer == nullptr) return true;
+  keep_tiles(std::move(packer));
+  return true;
+}
+
+void CpuWeight::set_grouped(GroupedPlan plan, std::shared_ptr<Packer> packer) {
+  plan_ = std::make_unique<GroupedPlan>(std::move(plan));
+  layout_ = plan_->layout;
+  keep_tiles(std::move(packer));
+}
+
+void CpuWeight::keep_tiles(std::shared_ptr<Packer> packer) {
+  if (packer == nullptr) return;
   // Vector loads may read up to one vector past the last tile.
   auto memory = Buffer::allocate(static_cast<size_t>(experts) * matrix_bytes() + 64);
   if (!memory) {
     warning = fmt::format("its fast form stays out of memory and is made anew at every use: {}",
                           memory.error().message);
-    return true;
+    return;
   }
   memory_ = *std::move(memory);
   states_ = std::make_unique<std::atomic<State>[]>(static_cast<size_t>(experts));
   packer_ = std::move(packer);
   packer_->add(this);
-  return true;
 }
 
 PackTile CpuWeight::file_rows(int64_t matrix, int64_t tile) const {
+  if (plan_ != nullptr) return {};
   const size_t row_bytes = static_cast<size_t>(cols / info_->block) * info_->bytes;
   const auto row = static_cast<size_t>(matrix * rows + tile * kTileRows);
   return {info_, &*layout_, raw.data.data() + row * row_bytes, row_bytes, nullptr};
 }
 
 void CpuWeight::pack_tile(const Kernels& kernels, int64_t matrix, int64_t tile, uint8_t* out) const {
+  if (plan_ != nullptr) {
+    const int64_t first = tile * kTileRows;
+    const PackGrouped job{raw.grouped, plan_.get(), plan_->source(), first, out};
+    return first + kTileRows <= rows ? kernels.pack_grouped(job) : pack_grouped_reference(job);
+  }
   PackTile job = file_rows(matrix, tile);
   job.out = out;
   if (multiplies_from_file(tile)) return kernels.pack_tile(job);

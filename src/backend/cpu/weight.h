@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "backend/backend.h"
+#include "backend/cpu/grouped.h"
 #include "backend/cpu/kernels.h"
 #include "core/buffer.h"
 
@@ -46,10 +47,15 @@ class CpuWeight final : public Weight {
   bool set_affine(std::shared_ptr<Packer> packer);
   /// Whether kernels can multiply by a tile's rows as the file has them; the others must be packed first.
   bool multiplies_from_file(int64_t tile) const {
-    return info_->fields != nullptr && (tile + 1) * kTileRows <= rows;
+    return plan_ == nullptr && info_->fields != nullptr && (tile + 1) * kTileRows <= rows;
   }
-  /// A tile's rows in the file; `out` is for the caller to set.
+  /// A tile's rows in the file, when they can be multiplied from there; `out` is for the caller to set.
   PackTile file_rows(int64_t matrix, int64_t tile) const;
+  /// The same of a grouped matrix (`raw.grouped`).
+  void set_grouped(GroupedPlan plan, std::shared_ptr<Packer> packer);
+  /// The order in which it takes its inputs; null: as they are.
+  const InputOrder* order() const { return plan_ == nullptr ? nullptr : plan_->order.get(); }
+  const GroupedPlan* grouped_plan() const { return plan_.get(); }
   /// Packs one tile of a matrix into layout().tile_bytes() bytes.
   void pack_tile(const Kernels& kernels, int64_t matrix, int64_t tile, uint8_t* out) const;
 
@@ -76,8 +82,12 @@ class CpuWeight final : public Weight {
            static_cast<size_t>(matrix) * matrix_bytes();
   }
 
+  /// Reserves memory for the tiles, and has them made.
+  void keep_tiles(std::shared_ptr<Packer> packer);
+
   std::optional<PackedLayout> layout_;
-  const QuantInfo* info_ = nullptr;
+  const QuantInfo* info_ = nullptr;               // of the file's blocks,
+  std::unique_ptr<GroupedPlan> plan_;             // or how a grouped matrix is cut
   Buffer memory_;                                 // tiles, or f32 rows
   std::unique_ptr<std::atomic<State>[]> states_;  // of the matrices
   std::shared_ptr<Packer> packer_;                // null: it does not know this weight

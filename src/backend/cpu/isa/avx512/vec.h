@@ -75,6 +75,15 @@ struct V {
     return _mm512_and_si512(_mm512_srl_epi16(b, _mm_cvtsi32_si128(shift)),
                             _mm512_set1_epi8(static_cast<char>(mask)));
   }
+  static QUERN_INLINE B shift_words_right(B b, int shift) {
+    return _mm512_srl_epi32(b, _mm_cvtsi32_si128(shift));
+  }
+  static QUERN_INLINE B shift_words_left(B b, int shift) {
+    return _mm512_sll_epi32(b, _mm_cvtsi32_si128(shift));
+  }
+  static QUERN_INLINE B and_words(B b, uint32_t mask) {
+    return _mm512_and_si512(b, _mm512_set1_epi32(static_cast<int>(mask)));
+  }
   static QUERN_INLINE void load_words(const uint8_t* p, int64_t stride, B* out) {
     __m512i z[4];  // row r in 128-bit lane r / 4 of z[r % 4]: what remains is a transposition in each lane
     QUERN_UNROLL for (int k = 0; k < 4; ++k) {

@@ -81,6 +81,15 @@ struct V {
     const int8x16_t left = vdupq_n_s8(static_cast<int8_t>(-shift));
     return vandq_u8(vshlq_u8(b, left), vdupq_n_u8(static_cast<uint8_t>(mask)));
   }
+  static QUERN_INLINE B shift_words_right(B b, int shift) {
+    return vreinterpretq_u8_u32(vshlq_u32(vreinterpretq_u32_u8(b), vdupq_n_s32(-shift)));
+  }
+  static QUERN_INLINE B shift_words_left(B b, int shift) {
+    return vreinterpretq_u8_u32(vshlq_u32(vreinterpretq_u32_u8(b), vdupq_n_s32(shift)));
+  }
+  static QUERN_INLINE B and_words(B b, uint32_t mask) {
+    return vreinterpretq_u8_u32(vandq_u32(vreinterpretq_u32_u8(b), vdupq_n_u32(mask)));
+  }
   static QUERN_INLINE void load_words(const uint8_t* p, int64_t stride, B* out) {
     uint32x4_t z[4];
     for (int k = 0; k < 4; ++k) z[k] = vreinterpretq_u32_u8(vld1q_u8(p + k * stride));

@@ -81,6 +81,10 @@ struct V {
     for (uint8_t& x : b.k) x = static_cast<uint8_t>(x >> shift & mask);
     return b;
   }
+  /// Of the 32 bits of every lane, 0 ≤ shift < 32.
+  static QUERN_INLINE B shift_words_right(B b, int shift) { return of_word(word(b) >> shift); }
+  static QUERN_INLINE B shift_words_left(B b, int shift) { return of_word(word(b) << shift); }
+  static QUERN_INLINE B and_words(B b, uint32_t mask) { return of_word(word(b) & mask); }
   /// 16 bytes of kLanes rows that lie `stride` bytes apart, word by word: out[i] takes each row's bytes
   /// [4i, 4i + 4), rows side by side.
   static QUERN_INLINE void load_words(const uint8_t* p, int64_t, B* out) {
@@ -95,4 +99,8 @@ struct V {
       for (int j = 0; j < kCount; ++j)
         for (int i = 0; i < 4; ++i) acc[c] += code[j].k[i] * x[4 * j + i];
   }
+
+ private:
+  static QUERN_INLINE uint32_t word(B b) { return std::bit_cast<uint32_t>(b); }
+  static QUERN_INLINE B of_word(uint32_t x) { return std::bit_cast<B>(x); }
 };
