@@ -8,8 +8,10 @@
 namespace quern::cpu {
 namespace {
 
-constexpr int64_t kTiles = 3;        // the first, the last and one between
-constexpr int64_t kRowsOfATile = 3;  // likewise
+constexpr int64_t kLooks = 3;  // tiles, and rows of each: the first, the last and one between
+
+/// Number `i` of at most kLooks out of `count`.
+int64_t look(int64_t i, int64_t count) { return count <= kLooks ? i : i * (count - 1) / (kLooks - 1); }
 
 /// Whole numbers, with 127 once in every unit of the weight's order, so that int8 holds them exactly.
 std::vector<float> exact_input(const GroupedPlan& plan, int64_t cols) {
@@ -63,14 +65,14 @@ Result<> check_grouped(const Kernels& kernels, const CpuWeight& weight) {
                        {&need, 1});
   std::vector<uint8_t> tile(static_cast<size_t>(plan.layout.tile_bytes()) + 64);
   const int64_t tiles = tile_count(matrix.rows);
-  for (int64_t i = 0; i < std::min(kTiles, tiles); ++i) {
-    const int64_t t = i * (tiles - 1) / (kTiles - 1);
+  for (int64_t i = 0; i < std::min(kLooks, tiles); ++i) {
+    const int64_t t = look(i, tiles);
     weight.pack_tile(kernels, 0, t, tile.data());
     alignas(64) float acc[kTileRows];
     kernels.affine_tile({&plan.layout, tile.data(), nullptr, activations.panels(0).data(), 1, 1, acc});
     const int64_t rows = std::min<int64_t>(kTileRows, matrix.rows - t * kTileRows);
-    for (int64_t j = 0; j < std::min(kRowsOfATile, rows); ++j) {
-      const int64_t r = j * (rows - 1) / (kRowsOfATile - 1), row = t * kTileRows + r;
+    for (int64_t j = 0; j < std::min(kLooks, rows); ++j) {
+      const int64_t r = look(j, rows), row = t * kTileRows + r;
       const Expected expected = expected_row(matrix, plan, row, x);
       if (!std::isfinite(expected.value))
         return fail(ErrorCode::corrupt, "tensor {}: row {} has a scale that is not finite", weight.raw.name,
