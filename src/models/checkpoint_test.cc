@@ -361,7 +361,8 @@ TEST(Checkpoint, TensorsThatWouldBeLeftOutAreNamed) {
       error_with("model.layers.1.self_attn.q_norm.weight", "F32", 16).find("q_norm.weight is not known"),
       std::string::npos);
   EXPECT_NE(error_with("model.layers.01.mlp.up_proj.weight", "F32", 16).find("not known"), std::string::npos);
-  EXPECT_NE(error_with("model.layers.0.mlp.up_proj.qweight", "I32", 16).find("up_proj is quantized"),
+  EXPECT_NE(error_with("model.layers.0.mlp.up_proj.qweight", "I32", 16)
+                .find("up_proj has both a weight and a qweight"),
             std::string::npos);
   EXPECT_NE(error_with("model.layers.0.mlp.down_proj.bias", "F8_E4M3", 4).find("has type F8_E4M3"),
             std::string::npos);
