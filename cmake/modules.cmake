@@ -1,5 +1,10 @@
 # One static library, one test program and one benchmark program per folder of src/.
 
+# Where tests find files of the source tree: a header for those that ask, and not a definition for all, so that the
+# others' objects are the same in every clone and come from the compiler cache.
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/core/source_dir.h
+     CONTENT "#pragma once\n#define QUERN_SOURCE_DIR \"${CMAKE_SOURCE_DIR}\"\n")
+
 # `ninja unit_tests` builds the modules' tests and nothing else.
 add_custom_target(unit_tests)
 
@@ -77,7 +82,6 @@ function(quern_module name)
   if(tests AND QUERN_TESTS)
     add_executable(quern_${name}_test ${tests})
     target_link_libraries(quern_${name}_test PRIVATE quern_${name} GTest::gtest GTest::gtest_main)
-    target_compile_definitions(quern_${name}_test PRIVATE QUERN_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
     add_dependencies(unit_tests quern_${name}_test)
     add_test(NAME ${name} COMMAND quern_${name}_test)
     set_tests_properties(${name} PROPERTIES TIMEOUT 900)

@@ -8,6 +8,8 @@
 #include <set>
 #include <string>
 
+#include "core/source_dir.h"
+
 namespace {
 
 namespace fs = std::filesystem;

@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "config/nearest.h"
+#include "core/source_dir.h"
 
 namespace quern {
 namespace {

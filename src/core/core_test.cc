@@ -13,6 +13,7 @@
 #include "core/buffer.h"
 #include "core/mapped_file.h"
 #include "core/metadata.h"
+#include "core/source_dir.h"
 #include "core/thread_pool.h"
 
 namespace quern {

@@ -9,6 +9,8 @@
 #include <map>
 #include <sstream>
 
+#include "core/source_dir.h"
+
 namespace quern {
 namespace {
 

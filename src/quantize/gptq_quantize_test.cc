@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "core/half.h"
+#include "core/source_dir.h"
 #include "eval/perplexity.h"
 #include "formats/safetensors.h"
 #include "models/checkpoint.h"

@@ -7,6 +7,7 @@
 #include <sstream>
 #include <thread>
 
+#include "core/source_dir.h"
 #include "core/test_data.h"
 
 namespace quern {

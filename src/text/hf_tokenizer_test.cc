@@ -4,6 +4,7 @@
 
 #include <random>
 
+#include "core/source_dir.h"
 #include "core/test_data.h"
 #include "text/chat_template.h"
 #include "text/hf_tokenizer_test_data.h"
