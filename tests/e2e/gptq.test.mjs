@@ -91,7 +91,7 @@ test("what is wrong is said in one line", () => {
   };
   const quantization = (changes) => (_, config) => Object.assign(config.quantization_config, changes);
   wrong(quantization({ bits: 5 }), /bits is 5; supported are 2, 3, 4 and 8/);
-  wrong(quantization({ group_size: 48 }), /group_size is 48, which does not divide its 256 inputs/);
+  wrong(quantization({ group_size: 40 }), /group_size is 40, which does not divide its (256|768) inputs/);
   wrong(quantization({ pack_dtype: "int16" }), /pack_dtype is int16/);
   wrong(quantization({ checkpoint_format: "marlin" }), /checkpoint_format is marlin/);
   wrong(quantization({ quant_method: "awq" }), /quant_method is awq/);
