@@ -10,6 +10,6 @@ foreach(format IN LISTS formats)
 endforeach()
 file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/quant/formats.inc CONTENT "${lines}")
 
-# The scalar reference computes the same bits on every machine: no products and sums fused into one rounding.
-file(GLOB_RECURSE reference CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/quant/*.cc)
-set_source_files_properties(${reference} PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
+# Every ISA computes the same bits: products and sums are fused into one rounding only where the code says so.
+file(GLOB_RECURSE exact CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/quant/*.cc ${CMAKE_SOURCE_DIR}/src/backend/cpu/isa/*.cc)
+set_property(SOURCE ${exact} APPEND PROPERTY COMPILE_OPTIONS -ffp-contract=off)
