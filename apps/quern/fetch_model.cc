@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "core/log.h"
+#include "isq.h"
 #include "progress_bars.h"
 
 namespace quern {
@@ -22,13 +23,16 @@ ModelFiles files_of(const LocalModel& model) {
   return files;
 }
 
-FetchModel fetch_through(Hub hub) {
-  return [hub = std::move(hub)](const std::string& reference,
-                                const FetchProgress& progress) -> Result<ModelFiles> {
+FetchModel fetch_through(Hub hub, const Config& config) {
+  return [hub = std::move(hub), config](const std::string& reference, const FetchProgress& progress,
+                                        const std::stop_token& given) -> Result<ModelFiles> {
+    QUERN_TRY(auto quantized, fetch_quantized(hub, config, reference, progress, given));
+    if (quantized) return *std::move(quantized);
     std::stop_source stop;
+    const std::stop_callback forward(given, [&stop] { stop.request_stop(); });
     auto last_line = Clock::now();
     const auto show = [&](const HubProgress& now) {
-      if (!progress(now.bytes_done, now.bytes_total)) stop.request_stop();
+      if (!progress(now.bytes_done, now.bytes_total, ModelState::downloading)) stop.request_stop();
       if (now.phase != HubProgress::Phase::downloading || Clock::now() - last_line < kBetweenLines) return;
       last_line = Clock::now();
       log::info("downloading", {{"model", reference},

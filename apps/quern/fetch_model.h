@@ -6,8 +6,9 @@
 
 namespace quern {
 
-/// For a server: fetches in the background; the log has a line now and then.
-FetchModel fetch_through(Hub hub);
+/// For a server: fetches in the background, and quantizes what the configuration has quantized; the log has a
+/// line now and then.
+FetchModel fetch_through(Hub hub, const Config& config);
 
 /// For a command: the reference itself where it is local, else the model is fetched (with a bar on a
 /// terminal).

@@ -225,6 +225,17 @@ Result<> converse(Chat& chat, const RunFlags& flags) {
   return {};
 }
 
+/// Quantized on its way from the hub, where ISQ is asked for.
+Result<ModelFiles> model_files(const RunFlags& flags, const Config& config) {
+  const std::string reference = model_or_default(flags.model, config);
+  if (config.enable_isq && !is_local_model(reference, config.model_path)) {
+    QUERN_TRY(HubOptions options, hub_options(flags.common, config));
+    QUERN_TRY(auto quantized, fetch_quantized(Hub(std::move(options)), config, reference, {}, {}));
+    if (quantized) return *std::move(quantized);
+  }
+  return local_model(flags.common, config, reference);
+}
+
 Result<> run(RunFlags flags) {
   QUERN_TRY(const Config config, flags.common.load(true));
   if (flags.prompt.empty() && isatty(STDIN_FILENO) == 0)
@@ -236,7 +247,7 @@ Result<> run(RunFlags flags) {
   options.engine.context = config.context_size;
   options.engine.max_running = 1;
   options.engine.prefix_caching = config.prefix_caching;
-  QUERN_TRY(const ModelFiles files, local_model(flags.common, config, model_or_default(flags.model, config)));
+  QUERN_TRY(const ModelFiles files, model_files(flags, config));
   QUERN_TRY(auto model, open_model(*backend, files, options));
 
   struct sigaction action {};

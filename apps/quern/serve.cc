@@ -81,10 +81,13 @@ Result<> serve(const CommonFlags& flags) {
   QUERN_TRY(const auto backend, backend_of(config));
   HostOptions options = host_options(config);
   QUERN_TRY(HubOptions hub, hub_options(flags, config));
-  options.fetch = fetch_through(Hub(std::move(hub)));
+  options.fetch = fetch_through(Hub(std::move(hub)), config);
   if (auto supported = backend->supports(options.load.engine.kv_type); !supported)
     return fail(ErrorCode::unsupported, "LLM_KV_CACHE_TYPE: {}", supported.error().message);
   raise_descriptor_limit();
+  if (config.enable_isq && !config.isq_cache && !config.isq_keep_source)
+    log::warn(
+        "LLM_ISQ_KEEP_SOURCE=false is not followed: with LLM_ISQ_CACHE=false the shards are all there is");
 
   const auto metrics = Metrics::create();
   const auto host = ModelHost::start(*backend, options, metrics.get());

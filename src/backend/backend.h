@@ -50,6 +50,9 @@ class Weight {
   std::string warning;
   /// Device bytes that this weight holds beyond the mapped file, or will hold once it is in its final form.
   virtual size_t bytes() const = 0;
+  /// Whether matmuls read the tensor's own data. Asked between steps, as long as it is `until_final`.
+  enum class SourceUse : uint8_t { always, until_final, never };
+  virtual SourceUse source_use() const { return SourceUse::always; }
 };
 
 /// A short vector of f32 in device memory: norm gains, biases, rope factors.

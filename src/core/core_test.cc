@@ -39,6 +39,39 @@ TEST(Buffer, RefusesWhatNoMachineHas) {
   EXPECT_FALSE(Buffer::allocate(size_t{1} << 60));
 }
 
+TEST(MappedFile, APlaceIsFilledAndVacatedUnderItsViews) {
+  const std::string path = ::testing::TempDir() + "/quern_reserved_file";
+  std::string content(10'000, 'x');
+  content.replace(0, 4, "head");
+  std::ofstream(path) << content;
+  const auto bytes = [](const std::string& text) { return std::as_bytes(std::span(text)); };
+  auto file = MappedFile::reserve(content.size(), bytes("head"), "a file");
+  ASSERT_TRUE(file) << file.error().message;
+  const auto view = file->bytes().subspan(5000, 10);
+  EXPECT_EQ(std::to_integer<char>(file->bytes()[3]), 'd');
+  ASSERT_TRUE(file->check());
+  ASSERT_TRUE(file->fill(path));
+  EXPECT_EQ(std::to_integer<char>(view[9]), 'x');
+  ASSERT_TRUE(file->vacate());
+  EXPECT_TRUE(file->check());
+
+  auto other = MappedFile::reserve(content.size(), bytes("tail"), "a file");
+  ASSERT_TRUE(other);
+  EXPECT_EQ(other->fill(path).error().code, ErrorCode::corrupt);
+  auto longer = MappedFile::reserve(content.size() + 1, bytes("head"), "a file");
+  ASSERT_TRUE(longer);
+  EXPECT_EQ(longer->fill(path).error().code, ErrorCode::corrupt);
+  EXPECT_EQ(longer->fill("/no/such/file").error().code, ErrorCode::not_found);
+  EXPECT_EQ(MappedFile::reserve(2, bytes("head"), "a file").error().code, ErrorCode::invalid_argument);
+  EXPECT_EQ(MappedFile::reserve(uint64_t{1} << 62, {}, "a file").error().code, ErrorCode::resource_exhausted);
+
+  auto written = MappedFile::reserve(content.size(), {}, "a file");
+  ASSERT_TRUE(written && written->fill(path));
+  std::ofstream(path, std::ios::app) << "more";
+  EXPECT_EQ(written->vacate().error().code, ErrorCode::io) << "what was read may be anything";
+  std::filesystem::remove(path);
+}
+
 TEST(MappedFile, SaysWhatIsWrong) {
   EXPECT_EQ(MappedFile::open("/no/such/file").error().code, ErrorCode::not_found);
   EXPECT_EQ(MappedFile::open("/").error().code, ErrorCode::io);

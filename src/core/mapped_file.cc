@@ -106,6 +106,56 @@ Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
   return file;
 }
 
+Result<MappedFile> MappedFile::reserve(uint64_t size, std::span<const std::byte> head,
+                                       const std::string& name) {
+  MappedFile file;
+  file.path_ = name;
+  if (head.size() > size)
+    return fail(ErrorCode::invalid_argument, "{}: {} bytes cannot begin with {}", name, size, head.size());
+  if (size == 0) return file;
+  void* data = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (data == MAP_FAILED)
+    return fail(ErrorCode::resource_exhausted, "{}: no place in memory for a file of {} bytes: {}", name,
+                size, std::strerror(errno));
+  file.data_ = static_cast<const std::byte*>(data);
+  file.size_ = size;
+  file.head_ = head.size();
+  file.guard_ = guard(file.data_, size);
+  if (head.empty()) return file;
+  if (mprotect(data, head.size(), PROT_READ | PROT_WRITE) != 0)
+    return fail(ErrorCode::resource_exhausted, "{}: no memory for its first {} bytes: {}", name, head.size(),
+                std::strerror(errno));
+  std::memcpy(data, head.data(), head.size());
+  mprotect(data, head.size(), PROT_READ);
+  return file;
+}
+
+Result<> MappedFile::fill(const std::filesystem::path& path) {
+  QUERN_TRY(MappedFile whole, open(path));
+  if (whole.size_ != size_ || (head_ > 0 && std::memcmp(whole.data_, data_, head_) != 0))
+    return fail(ErrorCode::corrupt, "{}: another file than was announced ({} bytes, {} expected)",
+                path.string(), whole.size_, size_);
+  if (size_ == 0) return {};
+  if (mmap(const_cast<std::byte*>(data_), size_, PROT_READ, MAP_SHARED | MAP_FIXED, whole.fd_, 0) ==
+      MAP_FAILED)
+    return fail(ErrorCode::io, "{}: cannot map: {}", path.string(), std::strerror(errno));
+  std::swap(fd_, whole.fd_);
+  written_ = whole.written_;
+  path_ = whole.path_;
+  return {};
+}
+
+Result<> MappedFile::vacate() {
+  QUERN_TRY_VOID(check());
+  if (fd_ < 0) return {};
+  constexpr int kNothing = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+  if (size_ > 0 && mmap(const_cast<std::byte*>(data_), size_, PROT_NONE, kNothing, -1, 0) == MAP_FAILED)
+    return fail(ErrorCode::io, "{}: cannot unmap: {}", path_, std::strerror(errno));
+  close(std::exchange(fd_, -1));
+  head_ = 0;
+  return {};
+}
+
 Result<> MappedFile::check() const {
   struct stat info {};
   if (fd_ < 0) return {};
@@ -129,6 +179,7 @@ MappedFile::MappedFile(MappedFile&& other) noexcept { *this = std::move(other); 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(head_, other.head_);
   std::swap(fd_, other.fd_);
   std::swap(written_, other.written_);
   std::swap(guard_, other.guard_);

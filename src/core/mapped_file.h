@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <span>
+#include <string>
 
 #include "core/result.h"
 
@@ -23,6 +24,9 @@ class MappedFile {
   MappedFile() = default;
   /// not_found, io. An empty file maps to an empty span.
   static Result<MappedFile> open(const std::filesystem::path& path);
+  /// The place of a file of `size` bytes that is still on its way: views can be made of all of it, but only
+  /// its first bytes, `head`, may be read before `fill`. `name` is for messages.
+  static Result<MappedFile> reserve(uint64_t size, std::span<const std::byte> head, const std::string& name);
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
   ~MappedFile();
@@ -35,6 +39,13 @@ class MappedFile {
   /// file are left alone.
   void let_go(std::span<const std::byte> part) const;
 
+  /// Puts the file in the place that was reserved for it; views stay what they are. corrupt: its size or its
+  /// first bytes are not those that were announced.
+  Result<> fill(const std::filesystem::path& path);
+  /// The file is closed, so that its disk space can be freed; its place stays, not to be read. Fails as
+  /// `check` does, for what was read until now.
+  Result<> vacate();
+
  private:
   struct Guard;
   static Guard* guard(const std::byte* data, size_t size);
@@ -42,6 +53,7 @@ class MappedFile {
 
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
+  size_t head_ = 0;  // of a reserved place: bytes that are there
   int fd_ = -1;
   struct timespec written_ {};
   Guard* guard_ = nullptr;

@@ -57,6 +57,7 @@ class EngineImpl final : public Engine {
   // ---- engine_step.cc: the engine's thread.
   void run();
   bool wait_for_work();
+  void release_source();
   void plan_step();
   void decide(double time);
   void drop_cancelled(double time);
@@ -96,7 +97,8 @@ class EngineImpl final : public Engine {
   std::vector<float> logits_;
   std::vector<NextTokens> next_tokens_;
   double forward_seconds_ = 0;
-  EngineStats gained_;  // what this step adds to counters_
+  bool source_released_ = false;  // the model's source holds no memory that can be given back
+  EngineStats gained_;            // what this step adds to counters_
 
   std::jthread thread_;  // last: everything else is there before it starts
 };

@@ -8,6 +8,12 @@
 #include "engine/engine_impl.h"
 
 namespace quern {
+namespace {
+
+/// Nobody tells when a weight is in its final form: that often is looked, until all are.
+constexpr auto kBetweenReleases = std::chrono::milliseconds(20);
+
+}  // namespace
 
 void EngineImpl::run() {
   while (wait_for_work()) {
@@ -28,8 +34,21 @@ void EngineImpl::run() {
 bool EngineImpl::wait_for_work() {
   std::unique_lock lock(mutex_);
   if (active_.empty()) drained_.notify_all();
-  wake_.wait(lock, [&] { return quit_ || !active_.empty(); });
+  const auto work = [&] { return quit_ || !active_.empty(); };
+  while (!source_released_) {
+    lock.unlock();
+    release_source();
+    lock.lock();
+    if (wake_.wait_for(lock, kBetweenReleases, work)) break;
+  }
+  wake_.wait(lock, work);
   return !active_.empty();
+}
+
+/// Weights reach their final form in the background: what they were made of goes soon after.
+void EngineImpl::release_source() {
+  const std::lock_guard step(parts_.backend.step_mutex);
+  source_released_ = parts_.model->release_source();
 }
 
 /// Decides what this step runs; fills plan_, requests_ and touched_.

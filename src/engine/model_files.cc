@@ -19,14 +19,14 @@ namespace {
 namespace fs = std::filesystem;
 
 /// `tokenizer_needed`: false where another one takes its place, whatever this one may be.
-Result<std::unique_ptr<WeightSource>> open_checkpoint_with_text(const fs::path& folder,
-                                                                bool tokenizer_needed) {
+Result<std::unique_ptr<ArrivingCheckpoint>> open_checkpoint_with_text(
+    const fs::path& folder, bool tokenizer_needed, std::span<const safetensors::AbsentShard> absent = {}) {
   std::vector<std::string> warnings;
   auto text = read_hf_text(folder, &warnings);
-  if (!tokenizer_needed) return open_checkpoint(folder, text ? *text : Metadata());
+  if (!tokenizer_needed) return open_arriving_checkpoint(folder, text ? *text : Metadata(), absent);
   if (!text) return fail(text.error());
   for (const std::string& warning : warnings) log::warn(warning, {{"model", folder.string()}});
-  return open_checkpoint(folder, *text);
+  return open_arriving_checkpoint(folder, *text, absent);
 }
 
 /// The model of a folder: its GGUF file (parts of a split one count once), or the checkpoint that it is.
@@ -104,6 +104,19 @@ Result<std::unique_ptr<WeightSource>> open_model_source(const ModelFiles& files,
   if (files.tokenizer_folder.empty()) return open_own(files.reference, model_path, true);
   QUERN_TRY(auto model, open_own(files.reference, model_path, false));
   return with_tokenizer(std::move(model), files.tokenizer_folder);
+}
+
+Result<ArrivingModel> open_arriving_model(const ModelFiles& files,
+                                          std::span<const safetensors::AbsentShard> absent) {
+  const bool other = !files.tokenizer_folder.empty();
+  QUERN_TRY(std::unique_ptr<ArrivingCheckpoint> checkpoint,
+            open_checkpoint_with_text(files.reference, !other, absent));
+  ArrivingModel model{nullptr, checkpoint.get()};
+  model.source = std::move(checkpoint);
+  if (other) {
+    QUERN_TRY(model.source, with_tokenizer(std::move(model.source), files.tokenizer_folder));
+  }
+  return model;
 }
 
 }  // namespace quern

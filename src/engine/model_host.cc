@@ -205,7 +205,7 @@ class ModelHostImpl final : public ModelHost {
     while (const auto index = take(stop, true)) {
       const std::string id = begin(*index, ModelState::downloading);
       log::info("fetching model", {{"model", id}});
-      auto files = options_.fetch(id, progress_of(*index, stop));
+      auto files = options_.fetch(id, fetch_progress_of(*index, stop), stop);
       if (stop.stop_requested()) return;
       if (!files) {
         failed(*index, files.error());
@@ -233,24 +233,40 @@ class ModelHostImpl final : public ModelHost {
 
   void load(size_t index, const std::stop_token& stop) {
     const ModelFiles files = files_of(index);
-    auto source = open_model_source(files, options_.load.model_path);
-    if (!source) return failed(index, source.error());
+    auto opened = open_model_source(files, options_.load.model_path);
+    if (!opened) {
+      forget_files(index);
+      return failed(index, opened.error());
+    }
+    Result<ServedSource> served = ServedSource{*std::move(opened), {}};
     if (options_.load.transform) {
       const std::string id = begin(index, ModelState::loading);
-      source = options_.load.transform(id, *std::move(source), progress_of(index, stop), stop);
+      served = options_.load.transform(id, std::move(served->source), progress_of(index, stop), stop);
       if (stop.stop_requested()) return;
-      if (!source) return failed(index, source.error());
+      if (!served) return failed(index, served.error());
     }
-    const auto plan = plan_memory(backend_, **source, options_.load.engine, limit_, entries_.size());
+    const auto plan = plan_memory(backend_, *served->source, options_.load.engine, limit_, entries_.size());
     if (!plan) return failed(index, plan.error());
     if (!take_room(index, plan->total(), stop)) return;
     const std::string id = begin(index, ModelState::loading);
+    if (served->fill) {
+      const auto filled = served->fill(progress_of(index, stop), stop);
+      if (stop.stop_requested()) return;
+      if (!filled) return failed(index, filled.error());
+      begin(index, ModelState::loading);
+    }
     ModelOptions model_options;
     model_options.progress = progress_of(index, stop);
-    auto model =
-        open_model(backend_, id, *std::move(source), *plan, options_.load.engine, model_options, observer_);
+    auto model = open_model(backend_, id, std::move(served->source), *plan, options_.load.engine,
+                            model_options, observer_);
     if (!model) return failed(index, model.error());
     ready(index, *std::move(model));
+  }
+
+  /// They were fetched once, and may have been removed since: the next try fetches them again.
+  void forget_files(size_t index) {
+    const std::lock_guard lock(mutex_);
+    entries_[index].files = {};
   }
 
   ModelFiles files_of(size_t index) const {
@@ -358,7 +374,7 @@ class ModelHostImpl final : public ModelHost {
     entry.bytes = 0;
   }
 
-  FetchProgress progress_of(size_t index, const std::stop_token& stop) {
+  LoadProgress progress_of(size_t index, const std::stop_token& stop) {
     return [this, index, stop, start = Clock::now()](uint64_t done, uint64_t total) {
       const double taken = std::chrono::duration<double>(Clock::now() - start).count();
       const std::lock_guard lock(mutex_);
@@ -368,6 +384,17 @@ class ModelHostImpl final : public ModelHost {
       if (done > 0)
         status.eta_s = taken * static_cast<double>(total - std::min(done, total)) / static_cast<double>(done);
       return !stop.stop_requested();
+    };
+  }
+
+  FetchProgress fetch_progress_of(size_t index, const std::stop_token& stop) {
+    return [this, index, stop, shown = ModelState::downloading, progress = progress_of(index, stop)](
+               uint64_t done, uint64_t total, ModelState what) mutable {
+      if (what != shown) {
+        begin(index, shown = what);
+        progress = progress_of(index, stop);
+      }
+      return progress(done, total);
     };
   }
 

@@ -27,10 +27,12 @@ struct ModelStatus {
   int64_t context = 0;
 };
 
-/// Fetches a model that is not on this machine and returns where its files lie now. Progress returns false to
-/// cancel.
-using FetchProgress = std::function<bool(uint64_t done, uint64_t total)>;
-using FetchModel = std::function<Result<ModelFiles>(const std::string& reference, const FetchProgress&)>;
+/// Fetches a model that is not on this machine and returns where its files lie now. What it is about: bytes
+/// of the download (ModelState::downloading), or of what is made of it (loading). Progress returns false to
+/// cancel; so does the token, where there is no progress.
+using FetchProgress = std::function<bool(uint64_t done, uint64_t total, ModelState what)>;
+using FetchModel = std::function<Result<ModelFiles>(const std::string& reference, const FetchProgress&,
+                                                    const std::stop_token& stop)>;
 
 struct HostOptions {
   std::vector<std::string> models;  // LLM_ALLOWED_MODELS, in order

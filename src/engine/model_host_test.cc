@@ -522,10 +522,12 @@ TEST(ModelHost, FetchesWhatIsNotHere) {
   options.models = {"owner/gone", "owner/repo:Q8_0"};
   options.load.engine.max_running = 1;
   std::atomic<bool> seen{false}, go{false};
-  options.fetch = [&](const std::string& reference, const FetchProgress& progress) -> Result<std::string> {
+  options.fetch = [&](const std::string& reference, const FetchProgress& progress,
+                      const std::stop_token&) -> Result<std::string> {
     if (reference == "owner/gone") return fail(ErrorCode::not_found, "owner/gone: no such repository");
     for (int i = 0; !go; i = (i + 1) % 100) {
-      if (!progress(static_cast<uint64_t>(i), 100)) return fail(ErrorCode::cancelled, "cancelled");
+      if (!progress(static_cast<uint64_t>(i), 100, ModelState::downloading))
+        return fail(ErrorCode::cancelled, "cancelled");
       seen = true;
       std::this_thread::sleep_for(1ms);
     }
@@ -548,8 +550,9 @@ TEST(ModelHost, GoesAwayWhileFetching) {
   const auto backend = cpu();
   HostOptions options;
   options.models = {"owner/repo"};
-  options.fetch = [&](const std::string&, const FetchProgress& progress) -> Result<std::string> {
-    while (progress(1, 2)) std::this_thread::sleep_for(1ms);
+  options.fetch = [&](const std::string&, const FetchProgress& progress,
+                      const std::stop_token&) -> Result<std::string> {
+    while (progress(1, 2, ModelState::downloading)) std::this_thread::sleep_for(1ms);
     return fail(ErrorCode::cancelled, "cancelled");
   };
   const auto host = ModelHost::start(*backend, options);

@@ -138,13 +138,15 @@ Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const std::str
 
 Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const ModelFiles& files,
                                                 const LoadOptions& options, EngineObserver* observer) {
-  QUERN_TRY(auto source, open_model_source(files, options.model_path));
+  ServedSource served;
+  QUERN_TRY(served.source, open_model_source(files, options.model_path));
   if (options.transform) {
-    QUERN_TRY(source, options.transform(files.reference, std::move(source), {}, {}));
+    QUERN_TRY(served, options.transform(files.reference, std::move(served.source), {}, {}));
   }
   const uint64_t limit = options.memory_limit > 0 ? options.memory_limit : available_memory() / 10 * 9;
-  QUERN_TRY(const MemoryPlan plan, plan_memory(backend, *source, options.engine, limit, 1));
-  return open_model(backend, files.reference, std::move(source), plan, options.engine, {}, observer);
+  QUERN_TRY(const MemoryPlan plan, plan_memory(backend, *served.source, options.engine, limit, 1));
+  if (served.fill) QUERN_TRY_VOID(served.fill({}, {}));
+  return open_model(backend, files.reference, std::move(served.source), plan, options.engine, {}, observer);
 }
 
 }  // namespace quern

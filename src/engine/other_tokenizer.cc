@@ -48,6 +48,8 @@ class WithTokenizer final : public WeightSource {
   uint64_t bytes() const override { return model_->bytes(); }
   Result<> check() const override { return model_->check(); }
   void let_go(std::span<const std::byte> data) const override { model_->let_go(data); }
+  bool holds_memory() const override { return model_->holds_memory(); }
+  void forget(std::span<const std::byte> data) const override { model_->forget(data); }
 
  private:
   std::unique_ptr<WeightSource> model_;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "models/checkpoint.h"
 
 namespace quern {
 
@@ -38,15 +39,25 @@ struct ModelFiles {
   std::string tokenizer_folder;  // whose tokenizer and chat template are taken; empty: the model's own
 };
 
-/// Makes the model that is served of the one that was opened (ISQ); it may take long. `id` is the reference as
-/// configured; progress in bytes returns false to cancel.
+/// In bytes; returns false to cancel.
 using LoadProgress = std::function<bool(uint64_t done, uint64_t total)>;
-using TransformSource = std::function<Result<std::unique_ptr<WeightSource>>(
-    const std::string& id, std::unique_ptr<WeightSource> source, const LoadProgress& progress,
-    const std::stop_token& stop)>;
+
+/// A model in the form in which it is served.
+struct ServedSource {
+  std::unique_ptr<WeightSource> source;
+  /// Makes the tensors' data, where that takes memory (WeightSource::holds_memory): first the memory is
+  /// planned and made free. Empty: the data is there.
+  std::function<Result<>(const LoadProgress& progress, const std::stop_token& stop)> fill;
+};
+
+/// Makes the model that is served of the one that was opened (ISQ); it may take long. `id` is the reference
+/// as configured.
+using TransformSource =
+    std::function<Result<ServedSource>(const std::string& id, std::unique_ptr<WeightSource> source,
+                                       const LoadProgress& progress, const std::stop_token& stop)>;
 
 struct LoadOptions {
-  std::string model_path;  // LLM_MODEL_PATH
+  std::string model_path;     // LLM_MODEL_PATH
   TransformSource transform;  // empty: models are served as they are
   EngineOptions engine;
   uint64_t memory_limit = 0;  // 0: 90 % of what is free
@@ -73,6 +84,15 @@ bool is_local_model(const std::string& reference, const std::string& model_path)
 /// Opens a local model's file without loading it; nothing of its weights is read.
 Result<std::unique_ptr<WeightSource>> open_model_source(const ModelFiles& files,
                                                         const std::string& model_path);
+
+/// A checkpoint some of whose shards are not here yet, as open_model_source would open it; `shards`, a part
+/// of `source`, waits for them.
+struct ArrivingModel {
+  std::unique_ptr<WeightSource> source;
+  ArrivingCheckpoint* shards = nullptr;
+};
+Result<ArrivingModel> open_arriving_model(const ModelFiles& files,
+                                          std::span<const safetensors::AbsentShard> absent);
 
 /// Loads what a plan was made for. `model_options.max_batch_rows` is raised to what the engine's options
 /// need.

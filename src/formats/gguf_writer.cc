@@ -166,6 +166,7 @@ class NamelessFile {
     return {};
   }
   int fd() const { return file_.get(); }
+  bool named() const { return named_; }  // or to be
   /// Syncs it and gives it its name.
   Result<> publish() {
     if (!named_) return {};
@@ -299,6 +300,10 @@ Result<> FileWriter::start(const Metadata& metadata, std::vector<GgufTensor> ten
     const Slot& last = slots_[tensors_.size() - 1];
     total += (last.at + last.bytes + alignment_ - 1) / alignment_ * alignment_;
   }
+  // Room for all of it now, where the file system can promise that, instead of half-way.
+  if (file_.named() && fallocate(file_.fd(), 0, 0, static_cast<off_t>(total)) != 0 && errno != EOPNOTSUPP &&
+      errno != ENOSYS && errno != EINVAL)
+    return file_.error(fmt::format("reserve {} bytes", total));
   // Zeros between the tensors, without writing them.
   if (ftruncate(file_.fd(), static_cast<off_t>(total)) != 0) return file_.error("write");
   return write_all(std::as_bytes(std::span(bytes)), 0);

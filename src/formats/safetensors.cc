@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <optional>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -130,11 +131,11 @@ Result<IndexWalk> read_index(const fs::path& path) {
 /// Which shard each tensor came from; a tensor in two is an error.
 class Gathering {
  public:
-  explicit Gathering(const fs::path& folder) : folder_(folder) {}
+  Gathering(const fs::path& folder, std::span<const AbsentShard> absent) : folder_(folder), absent_(absent) {}
 
   Result<> add(const std::string& shard) {
     const std::string path = (folder_ / shard).string();
-    QUERN_TRY(MappedFile mapped, MappedFile::open(path));
+    QUERN_TRY(MappedFile mapped, map(shard, path));
     auto parsed = parse(mapped.bytes(), path);
     QUERN_TRY_VOID(mapped.check());  // first: it explains whatever parsing found
     QUERN_TRY(Tensors tensors, std::move(parsed));
@@ -147,6 +148,7 @@ class Gathering {
       result.foreign.push_back(std::move(tensor));
     }
     result.files.push_back(std::move(mapped));
+    result.names.push_back(shard);
     return {};
   }
 
@@ -163,6 +165,16 @@ class Gathering {
   Checkpoint result;
 
  private:
+  Result<MappedFile> map(const std::string& shard, const std::string& path) const {
+    const auto it = std::ranges::find(absent_, shard, &AbsentShard::name);
+    if (it == absent_.end()) return MappedFile::open(path);
+    QUERN_TRY(const uint64_t head, head_bytes(it->head, path));
+    if (it->head.size() < head || it->size < head)
+      return fail(ErrorCode::corrupt,
+                  "{}: the header has {} bytes, but only {} are there: is the file whole?", path, head,
+                  it->head.size());
+    return MappedFile::reserve(it->size, std::as_bytes(std::span(it->head)), path);
+  }
   Result<> claim(const std::string& tensor, const std::string& shard) {
     const auto [other, is_new] = owner_.emplace(tensor, shard);
     if (is_new) return {};
@@ -171,17 +183,17 @@ class Gathering {
   }
 
   const fs::path& folder_;
+  const std::span<const AbsentShard> absent_;
   std::unordered_map<std::string, std::string> owner_;
 };
 
-}  // namespace
+/// Which files make the checkpoint; `index` is set where one says so.
+struct Choice {
+  std::vector<std::string> shards;
+  std::optional<IndexWalk> index;
+};
 
-Result<> Checkpoint::check() const {
-  for (const MappedFile& file : files) QUERN_TRY_VOID(file.check());
-  return {};
-}
-
-Result<Checkpoint> open(const fs::path& folder) {
+Result<Choice> choose_shards(const fs::path& folder, std::span<const AbsentShard> absent) {
   QUERN_TRY(std::vector<std::string> files, files_in(folder));
   std::vector<std::string> indices;
   std::erase_if(files, [&](const std::string& name) {
@@ -189,17 +201,15 @@ Result<Checkpoint> open(const fs::path& folder) {
     indices.push_back(name);
     return true;
   });
-  Gathering gathering(folder);
+  for (const AbsentShard& shard : absent) files.push_back(shard.name);
   if (indices.empty()) {
     if (files.empty())
       return fail(ErrorCode::not_found, "{}: the folder has no .safetensors file", folder.string());
-    QUERN_TRY(const auto shards, shards_without_index(folder, std::move(files)));
-    for (const std::string& shard : shards) QUERN_TRY_VOID(gathering.add(shard));
-    return std::move(gathering.result);
+    QUERN_TRY(auto shards, shards_without_index(folder, std::move(files)));
+    return Choice{std::move(shards), {}};
   }
   const bool usual = std::ranges::find(indices, "model.safetensors.index.json") != indices.end();
-  QUERN_TRY(const IndexWalk index,
-            read_index(folder / (usual ? "model.safetensors.index.json" : indices.front())));
+  QUERN_TRY(IndexWalk index, read_index(folder / (usual ? "model.safetensors.index.json" : indices.front())));
   // All at once, so that one message tells what to fetch.
   std::unordered_set<std::string> there(files.begin(), files.end());
   std::string missing;
@@ -212,8 +222,26 @@ Result<Checkpoint> open(const fs::path& folder) {
     return fail(ErrorCode::not_found,
                 "{}: {} of {} shards are missing: {}{}: download them into the same folder", folder.string(),
                 count, index.shards.size(), missing, count > 3 ? ", ..." : "");
-  for (const std::string& shard : index.shards) QUERN_TRY_VOID(gathering.add(shard));
-  QUERN_TRY_VOID(gathering.check_index(index));
+  return Choice{index.shards, std::move(index)};
+}
+
+}  // namespace
+
+Result<> Checkpoint::check() const {
+  for (const MappedFile& file : files) QUERN_TRY_VOID(file.check());
+  return {};
+}
+
+Result<std::vector<std::string>> weight_files(const fs::path& folder) {
+  QUERN_TRY(Choice choice, choose_shards(folder, {}));
+  return std::move(choice.shards);
+}
+
+Result<Checkpoint> open(const fs::path& folder, std::span<const AbsentShard> absent) {
+  QUERN_TRY(const Choice choice, choose_shards(folder, absent));
+  Gathering gathering(folder, absent);
+  for (const std::string& shard : choice.shards) QUERN_TRY_VOID(gathering.add(shard));
+  if (choice.index) QUERN_TRY_VOID(gathering.check_index(*choice.index));
   return std::move(gathering.result);
 }
 

@@ -34,9 +34,17 @@ struct Tensors {
   std::vector<ForeignTensor> foreign;
 };
 
+/// A shard that is still on its way.
+struct AbsentShard {
+  std::string name;
+  uint64_t size = 0;
+  std::string head;  // its first bytes: `head_bytes` of them
+};
+
 /// All weights of a checkpoint. Move-only.
 struct Checkpoint : Tensors {
   std::vector<MappedFile> files;
+  std::vector<std::string> names;  // of the files
   /// io when a file was cut short or written to since it was opened; see MappedFile.
   Result<> check() const;
 };
@@ -45,9 +53,16 @@ struct Checkpoint : Tensors {
 /// not over each other, sizes that fit the shapes, no name twice. `name` is for messages.
 Result<Tensors> parse(std::span<const std::byte> bytes, const std::string& name);
 
+/// How far a file's header reaches, by its first eight bytes.
+Result<uint64_t> head_bytes(std::string_view first, const std::string& name);
+
+/// The files that `open` maps, in its order.
+Result<std::vector<std::string>> weight_files(const std::filesystem::path& folder);
+
 /// Maps the weights of a folder: the shards that its *.safetensors.index.json names, else model.safetensors,
 /// else model-00001-of-0000N.safetensors and so on (all of them must be there), else every *.safetensors. No
-/// tensor may be in two shards, and each that the index names must be in its shard.
-Result<Checkpoint> open(const std::filesystem::path& folder);
+/// tensor may be in two shards, and each that the index names must be in its shard. `absent` are taken as if
+/// they lay in the folder: their tensors are not to be read before their file is filled.
+Result<Checkpoint> open(const std::filesystem::path& folder, std::span<const AbsentShard> absent = {});
 
 }  // namespace quern::safetensors

@@ -149,20 +149,26 @@ Result<> check_entry(const Entry& entry, uint64_t data_bytes, const std::string&
 }
 
 Result<std::string_view> read_header(std::span<const std::byte> bytes, const std::string& file) {
-  uint64_t length = 0;
-  if (bytes.size() < sizeof length)
-    return fail(ErrorCode::corrupt, "{}: {} bytes are no safetensors file: is it whole?", file, bytes.size());
-  std::memcpy(&length, bytes.data(), sizeof length);  // little-endian, as every machine that we run on
-  if (length > kMaxHeaderBytes)
-    return fail(ErrorCode::corrupt, "{}: not a safetensors file (a header of {} bytes; the most is {})", file,
-                length, kMaxHeaderBytes);
-  if (length > bytes.size() - sizeof length)
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  QUERN_TRY(const uint64_t end, head_bytes(text.substr(0, sizeof(uint64_t)), file));
+  if (end > bytes.size())
     return fail(ErrorCode::corrupt, "{}: the header has {} bytes, but the file ends after {}: is it whole?",
-                file, length, bytes.size() - sizeof length);
-  return std::string_view(reinterpret_cast<const char*>(bytes.data()) + sizeof length, length);
+                file, end - sizeof(uint64_t), bytes.size() - sizeof(uint64_t));
+  return text.substr(sizeof(uint64_t), end - sizeof(uint64_t));
 }
 
 }  // namespace
+
+Result<uint64_t> head_bytes(std::string_view first, const std::string& name) {
+  uint64_t length = 0;
+  if (first.size() < sizeof length)
+    return fail(ErrorCode::corrupt, "{}: {} bytes are no safetensors file: is it whole?", name, first.size());
+  std::memcpy(&length, first.data(), sizeof length);  // little-endian, as every machine that we run on
+  if (length > kMaxHeaderBytes)
+    return fail(ErrorCode::corrupt, "{}: not a safetensors file (a header of {} bytes; the most is {})", name,
+                length, kMaxHeaderBytes);
+  return sizeof length + length;
+}
 
 Result<Tensors> parse(std::span<const std::byte> bytes, const std::string& name) {
   QUERN_TRY(const std::string_view header, read_header(bytes, name));

@@ -30,6 +30,10 @@ class WeightSource {
   virtual Result<> check() const { return {}; }
   /// A hint: these bytes of a tensor will not be read again soon. Reading them stays possible.
   virtual void let_go(std::span<const std::byte> data) const {}
+  /// True: the tensors' data takes memory that only this source can give back.
+  virtual bool holds_memory() const { return false; }
+  /// These bytes of a tensor will never be read again, by anybody: a source that holds memory gives it back.
+  virtual void forget(std::span<const std::byte> data) const {}
 };
 
 }  // namespace quern

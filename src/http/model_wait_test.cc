@@ -26,9 +26,10 @@ class Download {
 
  private:
   FetchModel fetch() {
-    return [this](const std::string&, const FetchProgress& progress) -> Result<std::string> {
+    return [this](const std::string&, const FetchProgress& progress,
+                  const std::stop_token&) -> Result<std::string> {
       while (!come_) {
-        if (!progress(40, 100)) return fail(ErrorCode::cancelled, "cancelled");
+        if (!progress(40, 100, ModelState::downloading)) return fail(ErrorCode::cancelled, "cancelled");
         seen_ = true;
         std::this_thread::sleep_for(1ms);
       }

@@ -30,6 +30,14 @@ std::string user_agent() { return "quern/0.1.0"; }
 Api::Api(const HubOptions& options, std::string reference)
     : options_(options), reference_(std::move(reference)), client_(user_agent()) {}
 
+Result<> Api::allowed() const {
+  if (!options_.offline) return {};
+  return fail(ErrorCode::unavailable,
+              "{}: not in the cache ({}), and HF_HUB_OFFLINE forbids to fetch it: once, with a network, run "
+              "HF_HUB_OFFLINE=0 quern pull {}",
+              shown(reference_), options_.cache.string(), shown(reference_));
+}
+
 DownloadOptions Api::download_options() const {
   return {user_agent(), options_.token, options_.download_timeout, options_.connections};
 }
@@ -139,12 +147,16 @@ std::optional<uint64_t> Api::size_by_range(HttpRequest request, const std::stop_
   return reply.status == 206 ? parse_size(range.substr(range.find('/') + 1)) : std::nullopt;
 }
 
+std::string Api::url_of(const std::string& repo, const std::string& commit, const std::string& file) const {
+  return fmt::format("{}/{}/resolve/{}/{}", options_.endpoint, percent_encode(repo, true), commit,
+                     percent_encode(file, true));
+}
+
 Result<RemoteFile> Api::file(const std::string& repo, const std::string& commit, const std::string& name,
                              const std::stop_token& stop) {
   RemoteFile file;
   file.name = fmt::format("{}/{}", repo, name);
-  file.url = fmt::format("{}/{}/resolve/{}/{}", options_.endpoint, percent_encode(repo, true), commit,
-                         percent_encode(name, true));
+  file.url = url_of(repo, commit, name);
   HttpRequest request;
   request.method = HttpRequest::Method::head;
   request.url = file.url;

@@ -33,7 +33,11 @@ class Api {
   Result<std::string> read(const RemoteFile& file, uint64_t first, uint64_t count,
                            const std::stop_token& stop);
 
+  /// unavailable where HF_HUB_OFFLINE forbids to ask the hub, which callers look at before they do.
+  Result<> allowed() const;
   DownloadOptions download_options() const;
+  /// Where a file's bytes are asked for.
+  std::string url_of(const std::string& repo, const std::string& commit, const std::string& file) const;
 
  private:
   std::optional<uint64_t> size_by_range(HttpRequest request, const std::stop_token& stop);

@@ -7,8 +7,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 
 #include "core/file.h"
+#include "hub/hash.h"
 #include "hub/reference.h"
 #include "hub/repo_listing.h"
 
@@ -132,6 +134,55 @@ Result<> Cache::write_ref(std::string_view repo, std::string_view revision, std:
   QUERN_TRY_VOID(make_folders(path.parent_path()));
   // Not beside it: whatever lies in refs/ is a ref to those who scan the cache.
   return write_whole_file(path, repo_folder(repo) / unique_name(".quern-ref"), commit);
+}
+
+fs::path Cache::absent_file(std::string_view repo, std::string_view commit) const {
+  return repo_folder(repo) / ".quern-absent" / commit;
+}
+
+/// A line a file: "ETAG SIZE NAME".
+std::vector<KnownFile> Cache::absent(std::string_view repo, std::string_view commit) const {
+  std::vector<KnownFile> files;
+  const auto text = read_small_file(absent_file(repo, commit), 16 << 20);
+  for (size_t begin = 0; text && begin < text->size();) {
+    const size_t end = std::min(text->find('\n', begin), text->size());
+    const std::string_view line = std::string_view(*text).substr(begin, end - begin);
+    begin = end + 1;
+    const size_t first = line.find(' '), second = line.find(' ', first + 1);
+    if (second == std::string_view::npos) return {};
+    KnownFile file{std::string(line.substr(second + 1)), std::string(line.substr(0, first))};
+    const std::string_view size = line.substr(first + 1, second - first - 1);
+    const auto [rest, error] = std::from_chars(size.data(), size.data() + size.size(), file.size);
+    if (error != std::errc() || rest != size.data() + size.size() || !check_file_name(file.name) ||
+        normalize_etag(file.etag) != file.etag || file.etag.empty())
+      return {};
+    files.push_back(std::move(file));
+  }
+  return files;
+}
+
+Result<> Cache::write_absent(std::string_view repo, std::string_view commit,
+                             std::span<const KnownFile> files) const {
+  const fs::path path = absent_file(repo, commit);
+  std::error_code ignored;
+  if (files.empty()) {
+    fs::remove(path, ignored);
+    return {};
+  }
+  std::string text;
+  for (const KnownFile& file : files) text += fmt::format("{} {} {}\n", file.etag, file.size, file.name);
+  if (read_small_file(path, 16 << 20) == text) return {};
+  QUERN_TRY_VOID(make_folders(path.parent_path()));
+  return write_whole_file(path, repo_folder(repo) / unique_name(".quern-absent-new"), text);
+}
+
+std::optional<std::string> blob_behind(const fs::path& file, const fs::path& blobs) {
+  std::error_code error;
+  const fs::path target = fs::read_symlink(file, error);
+  if (error) return std::nullopt;
+  const fs::path whole = file.parent_path() / target;
+  if (!fs::equivalent(whole.parent_path(), blobs, error) || error) return std::nullopt;
+  return whole.filename().string();
 }
 
 std::optional<uint64_t> Cache::free_bytes() const {

@@ -5,6 +5,7 @@
 //   models--owner--repo/snapshots/{commit}/{file}        a relative link to its blob
 //   models--owner--repo/refs/{branch or tag}             the commit it last stood for, 40 characters
 //   .locks/models--owner--repo/{etag}.lock               held while a blob is fetched
+//   models--owner--repo/.quern-absent/{commit}           ours: weights of a snapshot that are not kept here
 //
 // Names from the hub are checked (repo_listing.h) before they come here; below a snapshot no link is
 // followed.
@@ -12,12 +13,19 @@
 
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "core/result.h"
 
 namespace quern::hub {
+
+/// A file of a repo, by what the hub said of it.
+struct KnownFile {
+  std::string name, etag;
+  uint64_t size = 0;
+};
 
 class Cache {
  public:
@@ -43,12 +51,22 @@ class Cache {
                 std::string_view etag) const;
   Result<> write_ref(std::string_view repo, std::string_view revision, std::string_view commit) const;
 
+  /// Files of a snapshot that are known though they may not be here (weights that were quantized and
+  /// dropped): what they were is still to be told when there is no network.
+  std::vector<KnownFile> absent(std::string_view repo, std::string_view commit) const;
+  Result<> write_absent(std::string_view repo, std::string_view commit,
+                        std::span<const KnownFile> files) const;
+  std::filesystem::path absent_file(std::string_view repo, std::string_view commit) const;
+
   /// Bytes that the disk of the cache has left; empty when the system does not say.
   std::optional<uint64_t> free_bytes() const;
 
  private:
   std::filesystem::path root_;
 };
+
+/// The name of the blob in `blobs` that a link of a snapshot leads to; empty when it is no such link.
+std::optional<std::string> blob_behind(const std::filesystem::path& file, const std::filesystem::path& blobs);
 
 /// The files below `folder` whose names pass check_file_name and that exist in full, sorted.
 std::vector<std::string> files_below(const std::filesystem::path& folder);

@@ -26,13 +26,18 @@ std::string in_units(uint64_t bytes) {
 
 }  // namespace
 
-Result<> Fetcher::check_space(const std::string& repo, std::span<const RemoteFile> files) const {
+uint64_t Fetcher::space_for(const std::string& repo, std::span<const RemoteFile> files) const {
   uint64_t needed = 0;
   for (const RemoteFile& file : files) {
     const fs::path blob = cache_.blob(repo, file.etag);
     const uint64_t have = has_blob(blob, file.size) ? file.size : PartialFile::bytes_on_disk(blob);
     needed += file.size - std::min(have, file.size);
   }
+  return needed;
+}
+
+Result<> Fetcher::check_space(const std::string& repo, std::span<const RemoteFile> files) const {
+  const uint64_t needed = space_for(repo, files);
   const auto free = cache_.free_bytes();
   if (!free || needed <= *free) return {};
   return fail(
@@ -97,27 +102,39 @@ Result<> Fetcher::refuse_unknown_method(const std::string& repo, const std::stri
       repo, *method);
 }
 
+Result<std::vector<std::string>> Fetcher::fetch_small_files(const std::string& repo,
+                                                            const RepoListing& listing,
+                                                            const Selection& selection) {
+  // What tells whether the rest is worth its size comes first.
+  const std::string config = "config.json";
+  QUERN_TRY_VOID(fetch_files(repo, listing, {&config, 1}));
+  QUERN_TRY_VOID(refuse_unknown_method(repo, listing.commit));
+  std::vector<std::string> small = selection.files, weights;
+  if (selection.index.empty()) {
+    weights.push_back(small.back());
+    small.pop_back();
+  }
+  QUERN_TRY_VOID(fetch_files(repo, listing, small));
+  if (selection.index.empty()) return weights;
+  const auto index =
+      read_small_file(cache_.snapshot(repo, listing.commit) / selection.index, kMaxListingBytes);
+  if (!index) return fail(ErrorCode::corrupt, "{}: {} is too large", repo, selection.index);
+  auto shards = parse_shards(*index);
+  if (!shards) return fail(ErrorCode::corrupt, "{}: {}", repo, shards.error().message);
+  for (const std::string& shard : *shards)
+    if (!std::ranges::binary_search(listing.files, shard))
+      return fail(ErrorCode::not_found, "{}: {} names {}, which is not in the repo", repo, selection.index,
+                  shard);
+  return shards;
+}
+
 Result<> Fetcher::fetch_model(const std::string& repo, const std::string& revision,
                               const RepoListing& listing, const Selection& selection) {
+  std::vector<std::string> files = selection.files;
   if (selection.kind == Selection::Kind::checkpoint) {
-    // What tells whether the rest is worth its size comes first.
-    const std::string config = "config.json";
-    QUERN_TRY_VOID(fetch_files(repo, listing, {&config, 1}));
-    QUERN_TRY_VOID(refuse_unknown_method(repo, listing.commit));
+    QUERN_TRY(files, fetch_small_files(repo, listing, selection));
   }
-  QUERN_TRY_VOID(fetch_files(repo, listing, selection.files));
-  if (!selection.index.empty()) {
-    const auto index =
-        read_small_file(cache_.snapshot(repo, listing.commit) / selection.index, kMaxListingBytes);
-    if (!index) return fail(ErrorCode::corrupt, "{}: {} is too large", repo, selection.index);
-    auto shards = parse_shards(*index);
-    if (!shards) return fail(ErrorCode::corrupt, "{}: {}", repo, shards.error().message);
-    for (const std::string& shard : *shards)
-      if (!std::ranges::binary_search(listing.files, shard))
-        return fail(ErrorCode::not_found, "{}: {} names {}, which is not in the repo", repo, selection.index,
-                    shard);
-    QUERN_TRY_VOID(fetch_files(repo, listing, *shards));
-  }
+  QUERN_TRY_VOID(fetch_files(repo, listing, files));
   return cache_.write_ref(repo, revision, listing.commit);
 }
 

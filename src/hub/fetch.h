@@ -27,10 +27,18 @@ class Fetcher {
   Result<> fetch_files(const std::string& repo, const RepoListing& listing,
                        std::span<const std::string> files);
 
- private:
+  /// Of a checkpoint everything but its weights, so that the rest can be judged before it is fetched; their
+  /// names.
+  Result<std::vector<std::string>> fetch_small_files(const std::string& repo, const RepoListing& listing,
+                                                     const Selection& selection);
+  /// One file; nothing when the cache has it.
   Result<> fetch_one(const std::string& repo, const std::string& commit, const std::string& name,
                      const RemoteFile& file);
+  /// Bytes of the disk that the files will take beyond what is there of them.
+  uint64_t space_for(const std::string& repo, std::span<const RemoteFile> files) const;
   Result<> check_space(const std::string& repo, std::span<const RemoteFile> files) const;
+
+ private:
   Result<> refuse_unknown_method(const std::string& repo, const std::string& commit) const;
 
   Api& api_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "core/file.h"
 #include "core/log.h"
 #include "hub/api.h"
 #include "hub/cache.h"
@@ -51,6 +52,15 @@ struct Cached {
   bool certain = true;  // the hub could not say otherwise: what was asked for is what is here
 };
 
+/// Where the other repo's tokenizer lies; empty when none is asked for.
+Result<std::filesystem::path> cached_tokenizer(const ModelReference& reference, const Cache& cache) {
+  if (reference.tokenizer_repo.empty()) return std::filesystem::path();
+  const auto commit = cache.commit_of(reference.tokenizer_repo, kMain);
+  if (!commit || tokenizer_files(cache.files(reference.tokenizer_repo, *commit)).empty())
+    return fail(ErrorCode::not_found, "{}: the tokenizer is not in the cache", reference.tokenizer_repo);
+  return cache.snapshot(reference.tokenizer_repo, *commit);
+}
+
 /// What the cache holds of the model, when it is whole.
 Result<Cached> from_cache(const ModelReference& reference, const Cache& cache) {
   const auto commit = cache.commit_of(reference.repo, revision_of(reference));
@@ -65,13 +75,61 @@ Result<Cached> from_cache(const ModelReference& reference, const Cache& cache) {
   cached.model.repo = reference.repo;
   cached.model.revision = revision_of(reference);
   cached.model.commit = *commit;
-  if (!reference.tokenizer_repo.empty()) {
-    const auto tokenizer = cache.commit_of(reference.tokenizer_repo, kMain);
-    if (!tokenizer || tokenizer_files(cache.files(reference.tokenizer_repo, *tokenizer)).empty())
-      return fail(ErrorCode::not_found, "{}: the tokenizer is not in the cache", reference.tokenizer_repo);
-    cached.model.tokenizer_folder = cache.snapshot(reference.tokenizer_repo, *tokenizer);
-  }
+  QUERN_TRY(cached.model.tokenizer_folder, cached_tokenizer(reference, cache));
   return cached;
+}
+
+/// Of a checkpoint's weights what the cache knows. not_found: neither the file nor what it was.
+Result<HubWeights> known_weights(const Cache& cache, const std::string& repo, const std::string& commit,
+                                 const std::string& name) {
+  const std::filesystem::path file = cache.snapshot(repo, commit) / name;
+  std::error_code error;
+  if (cache.has(repo, commit, name))
+    return HubWeights{name, blob_behind(file, cache.repo_folder(repo) / "blobs").value_or(""),
+                      std::filesystem::file_size(file, error), true};
+  for (const KnownFile& known : cache.absent(repo, commit))
+    if (known.name == name) return HubWeights{name, known.etag, known.size, false};
+  return fail(ErrorCode::not_found, "{}: {} is not in the cache", repo, name);
+}
+
+/// A checkpoint whose files lie in the snapshot, apart from its weights.
+Result<HubCheckpoint> describe_checkpoint(const ModelReference& reference, const std::string& commit,
+                                          const Cache& cache) {
+  HubCheckpoint checkpoint;
+  LocalModel& model = checkpoint.model;
+  model.kind = LocalModel::Kind::checkpoint;
+  model.id = reference.text;
+  model.repo = reference.repo;
+  model.revision = revision_of(reference);
+  model.commit = commit;
+  model.folder = cache.snapshot(reference.repo, commit);
+  QUERN_TRY(model.quantization, quantization_of_folder(model.folder));
+  QUERN_TRY(model.tokenizer_folder, cached_tokenizer(reference, cache));
+  return checkpoint;
+}
+
+/// What the cache holds of a checkpoint, and knows of its weights. not_found: not enough.
+Result<HubCheckpoint> cached_checkpoint(const ModelReference& reference, const Cache& cache) {
+  const std::string& repo = reference.repo;
+  const auto commit = cache.commit_of(repo, revision_of(reference));
+  if (!commit) return fail(ErrorCode::not_found, "{}: not in the cache", repo);
+  std::vector<std::string> files = cache.files(repo, *commit);
+  for (const KnownFile& known : cache.absent(repo, *commit)) files.push_back(known.name);
+  QUERN_TRY(const Selection selection, select_files(reference, files));
+  if (selection.kind != Selection::Kind::checkpoint)
+    return fail(ErrorCode::not_found, "{}: no checkpoint", repo);
+  QUERN_TRY(HubCheckpoint checkpoint, describe_checkpoint(reference, *commit, cache));
+  std::vector<std::string> names{selection.files.back()};
+  if (!selection.index.empty()) {
+    const auto index = read_small_file(checkpoint.model.folder / selection.index, kMaxListingBytes);
+    if (!index) return fail(ErrorCode::not_found, "{}: {} is not in the cache", repo, selection.index);
+    QUERN_TRY(names, parse_shards(*index));
+  }
+  for (const std::string& name : names) {
+    QUERN_TRY(HubWeights weights, known_weights(cache, repo, *commit, name));
+    checkpoint.weights.push_back(std::move(weights));
+  }
+  return checkpoint;
 }
 
 void say_choice(const ModelReference& reference, const Selection& selection) {
@@ -128,13 +186,8 @@ Result<LocalModel> Hub::fetch(const std::string& text, const HubProgressSink& pr
   const Cache cache(options_.cache);
   auto cached = from_cache(reference, cache);
   if (cached && (cached->certain || options_.offline)) return std::move(cached->model);
-  if (options_.offline)
-    return fail(
-        ErrorCode::unavailable,
-        "{}: not in the cache ({}), and HF_HUB_OFFLINE forbids to fetch it: once, with a network, run "
-        "HF_HUB_OFFLINE=0 quern pull {}",
-        shown(text), options_.cache.string(), shown(text));
   Api api(options_, text);
+  QUERN_TRY_VOID(api.allowed());
   Meter meter(progress);
   meter.phase(HubProgress::Phase::asking, reference.repo);
   const auto listing = api.listing(reference.repo, revision_of(reference), cached ? 1 : kMaxAttempts, stop);
@@ -162,12 +215,61 @@ Result<LocalModel> Hub::fetch(const std::string& text, const HubProgressSink& pr
   return std::move(fetched.model);
 }
 
+Result<std::optional<HubCheckpoint>> Hub::checkpoint(const std::string& text, const HubProgressSink& progress,
+                                                     const std::stop_token& stop) const {
+  using Answer = std::optional<HubCheckpoint>;
+  ModelReference reference;
+  QUERN_TRY(const auto local, without_hub(text, options_, reference));
+  if (local) return Answer();
+  const std::string& repo = reference.repo;
+  const Cache cache(options_.cache);
+  auto cached = cached_checkpoint(reference, cache);
+  if (cached && (options_.offline || is_commit(revision_of(reference)))) return Answer(*std::move(cached));
+  const bool other = !cached && from_cache(reference, cache);
+  if (options_.offline || other) return Answer();
+  Api api(options_, text);
+  Meter meter(progress);
+  meter.phase(HubProgress::Phase::asking, repo);
+  const auto listing = api.listing(repo, revision_of(reference), cached ? 1 : kMaxAttempts, stop);
+  if (!listing) {
+    if (!cached || listing.error().code == ErrorCode::cancelled)
+      return no_such_revision(api, reference, listing.error(), stop);
+    log::warn("the hub did not answer as hoped: using what the cache holds",
+              {{"model", text}, {"commit", cached->model.commit}, {"why", listing.error().message}});
+    return Answer(*std::move(cached));
+  }
+  QUERN_TRY(const Selection selection, select_files(reference, listing->files));
+  if (selection.kind != Selection::Kind::checkpoint) return Answer();
+  Fetcher fetcher(api, cache, meter, stop);
+  QUERN_TRY(const auto names, fetcher.fetch_small_files(repo, *listing, selection));
+  if (!reference.tokenizer_repo.empty())
+    QUERN_TRY_VOID(fetch_tokenizer(reference.tokenizer_repo, api, cache, meter, stop));
+  QUERN_TRY(HubCheckpoint checkpoint, describe_checkpoint(reference, listing->commit, cache));
+  for (const std::string& name : names) {
+    auto known = known_weights(cache, repo, listing->commit, name);
+    if (!known) {
+      QUERN_TRY(RemoteFile file, api.file(repo, listing->commit, name, stop));
+      known = HubWeights{name, std::move(file.etag), file.size, false};
+    }
+    checkpoint.weights.push_back(*std::move(known));
+  }
+  return Answer(std::move(checkpoint));
+}
+
 Result<LocalModel> Hub::find(const std::string& text) const {
   ModelReference reference;
   QUERN_TRY(auto local, without_hub(text, options_, reference));
   if (local) return *std::move(local);
   auto cached = from_cache(reference, Cache(options_.cache));
   if (cached) return std::move(cached->model);
+  const Cache cache(options_.cache);
+  const auto commit = cache.commit_of(reference.repo, revision_of(reference));
+  if (commit && !cache.absent(reference.repo, *commit).empty())
+    return fail(
+        ErrorCode::not_found,
+        "{}: its weights were dropped once they were quantized (LLM_ISQ_KEEP_SOURCE=false): fetch them "
+        "again with quern pull {}",
+        shown(text), shown(text));
   return fail(ErrorCode::not_found, "{}: not in the cache: fetch it with quern pull {}", shown(text),
               shown(text));
 }

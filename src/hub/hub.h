@@ -11,6 +11,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -52,6 +53,20 @@ struct RemoteModel {
   std::vector<std::string> alternatives;        // other quantizations (or files) there
 };
 
+/// A file of a checkpoint's weights.
+struct HubWeights {
+  std::string name;
+  std::string etag;  // names its content; empty for a file that no hub's tool put into the cache
+  uint64_t size = 0;
+  bool here = false;
+};
+
+/// A checkpoint of the hub: everything but its weights is here.
+struct HubCheckpoint {
+  LocalModel model;  // `files`: none
+  std::vector<HubWeights> weights;
+};
+
 class Hub {
  public:
   explicit Hub(HubOptions options) : options_(std::move(options)) {}
@@ -60,6 +75,12 @@ class Hub {
   /// Gets everything of the model that is not here yet. Errors say what to do, with the exact command.
   Result<LocalModel> fetch(const std::string& reference, const HubProgressSink& progress = {},
                            const std::stop_token& stop = {}) const;
+
+  /// Gets everything of a checkpoint but its weights (WeightsFetcher gets those) and says what these are,
+  /// whether they are here or not. Empty: the reference means something else, which `fetch` gets.
+  Result<std::optional<HubCheckpoint>> checkpoint(const std::string& reference,
+                                                  const HubProgressSink& progress = {},
+                                                  const std::stop_token& stop = {}) const;
 
   /// As fetch, without a network: not_found when something is missing.
   Result<LocalModel> find(const std::string& reference) const;

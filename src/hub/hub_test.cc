@@ -16,6 +16,7 @@
 #include "hub/partial_file.h"
 #include "hub/retry.h"
 #include "hub/scan.h"
+#include "hub/weights.h"
 
 namespace quern::hub {
 namespace {
@@ -246,6 +247,84 @@ TEST(Hub, FindsWhatIsHereWithoutANetwork) {
   EXPECT_EQ(hub.find("mine")->quantization, "Q4_0");
   EXPECT_EQ(hub.find("quern/guide")->kind, LocalModel::Kind::guide);
   EXPECT_EQ(hub.find("not/there/x.gguf").error().code, ErrorCode::not_found);
+}
+
+const std::string kOther(40, 'b'), kEtag(64, 'e');
+
+/// A checkpoint in two commits of a cache, with the same weights.
+void write_checkpoints(const Cache& cache) {
+  ASSERT_TRUE(cache.prepare("o/r"));
+  write(cache.blob("o/r", kEtag), "weights");
+  write(cache.blob("o/r", "config"), "{}");
+  for (const std::string& commit : {std::string(kCommit), kOther}) {
+    ASSERT_TRUE(cache.link("o/r", commit, "config.json", "config"));
+    ASSERT_TRUE(cache.link("o/r", commit, "model.safetensors", kEtag));
+  }
+  ASSERT_TRUE(cache.write_ref("o/r", "main", kCommit));
+}
+
+TEST(Drop, TakesAFileAndItsBlobWhenNoOtherHasIt) {
+  Folder folder;
+  const Cache cache(folder.path);
+  ASSERT_NO_FATAL_FAILURE(write_checkpoints(cache));
+  EXPECT_EQ(drop_file(cache, "o/r", kCommit, "model.safetensors"), 0u);
+  EXPECT_FALSE(fs::exists(fs::symlink_status(cache.snapshot("o/r", kCommit) / "model.safetensors")));
+  EXPECT_TRUE(cache.has("o/r", kOther, "model.safetensors"));
+  {
+    const auto lock = FileLock::try_take(cache.lock("o/r", kEtag));
+    ASSERT_TRUE(lock && *lock);
+    EXPECT_EQ(drop_file(cache, "o/r", kOther, "model.safetensors"), 0u) << "another process fetches it";
+    EXPECT_TRUE(cache.has("o/r", kOther, "model.safetensors"));
+  }
+  EXPECT_EQ(drop_file(cache, "o/r", kOther, "model.safetensors"), 7u);
+  EXPECT_FALSE(fs::exists(cache.blob("o/r", kEtag)));
+  EXPECT_TRUE(cache.has("o/r", kOther, "config.json"));
+  EXPECT_EQ(drop_file(cache, "o/r", kOther, "model.safetensors"), 0u);
+
+  // No link, and a link that leads elsewhere.
+  write(cache.snapshot("o/r", kOther) / "own.safetensors", "mine");
+  write(folder.path / "outside", "mine");
+  fs::create_symlink(folder.path / "outside", cache.snapshot("o/r", kOther) / "out.safetensors");
+  for (const char* name : {"own.safetensors", "out.safetensors"}) {
+    EXPECT_EQ(drop_file(cache, "o/r", kOther, name), 0u);
+    EXPECT_TRUE(cache.has("o/r", kOther, name)) << name;
+  }
+}
+
+TEST(Hub, WhatDroppedWeightsWereIsKnown) {
+  Folder folder;
+  const Cache cache(folder.path);
+  ASSERT_NO_FATAL_FAILURE(write_checkpoints(cache));
+  HubOptions options;
+  options.cache = folder.path;
+  options.offline = true;
+  const Hub hub(options);
+  const auto whole = hub.checkpoint("o/r");
+  ASSERT_TRUE(whole && *whole);
+  ASSERT_EQ((*whole)->weights.size(), 1u);
+  EXPECT_TRUE((*whole)->weights[0].here);
+  EXPECT_EQ((*whole)->weights[0].etag, kEtag);
+  ASSERT_TRUE(remember_checkpoint(options, **whole, true));
+  drop_weights(options, **whole, 0);
+  const auto without = hub.checkpoint("o/r");
+  ASSERT_TRUE(without && *without);
+  EXPECT_FALSE((*without)->weights[0].here);
+  EXPECT_EQ((*without)->weights[0].etag, kEtag);
+  EXPECT_EQ((*without)->weights[0].size, 7u);
+  EXPECT_NE(hub.find("o/r").error().message.find("LLM_ISQ_KEEP_SOURCE"), std::string::npos);
+  EXPECT_EQ(list_cache(cache).size(), 1u) << "the other commit alone";
+
+  for (const std::string& text :
+       {std::string("no line"), kEtag + " x model.safetensors\n", kEtag + " 7 ../../escape\n",
+        std::string("../up 7 model.safetensors\n"), std::string(5000, ' ')}) {
+    write(cache.absent_file("o/r", kCommit), text);
+    EXPECT_TRUE(cache.absent("o/r", kCommit).empty()) << text;
+  }
+  EXPECT_FALSE(*hub.checkpoint("o/r"));
+  ASSERT_TRUE(remember_checkpoint(options, **whole, false));
+  EXPECT_FALSE(fs::exists(cache.absent_file("o/r", kCommit)));
+  ASSERT_TRUE(remove_cached(cache, "o/r"));
+  EXPECT_FALSE(fs::exists(cache.repo_folder("o/r")));
 }
 
 TEST(Remove, KeepsWhatOthersUseAndWhatLiesOutside) {

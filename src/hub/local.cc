@@ -24,23 +24,27 @@ uint64_t bytes_of(const std::vector<fs::path>& files) {
   return bytes;
 }
 
-/// "gptq" and its kin, by config.json or a quantize_config.json beside it.
-Result<std::string> method_of(const fs::path& folder, std::span<const std::string> files) {
+}  // namespace
+
+Result<std::string> quantization_of_folder(const fs::path& folder) {
   const auto text = read_small_file(folder / "config.json", 16 << 20);
   if (!text) return fail(ErrorCode::corrupt, "{}: cannot be read", (folder / "config.json").string());
   auto method = quantization_method(*text);
   if (!method)
     return fail(ErrorCode::corrupt, "{}: {}", (folder / "config.json").string(), method.error().message);
-  const bool beside = std::ranges::any_of(
-      files, [](const std::string& f) { return f == "quantize_config.json" || f == "quant_config.json"; });
+  std::error_code ignored;
+  const bool beside = fs::is_regular_file(folder / "quantize_config.json", ignored) ||
+                      fs::is_regular_file(folder / "quant_config.json", ignored);
   return method->empty() && beside ? "gptq" : *method;
 }
+
+namespace {
 
 Result<LocalModel> checkpoint_of(const Selection& selection, const fs::path& folder) {
   LocalModel model;
   model.kind = LocalModel::Kind::checkpoint;
   model.folder = folder;
-  QUERN_TRY(model.quantization, method_of(folder, selection.files));
+  QUERN_TRY(model.quantization, quantization_of_folder(folder));
   std::vector<std::string> weights;
   if (selection.index.empty()) {
     weights.push_back(selection.files.back());

@@ -21,4 +21,7 @@ Result<LocalModel> open_local(const std::string& reference, const std::filesyste
 Result<LocalModel> model_in_folder(const ModelReference& reference, const std::filesystem::path& folder,
                                    bool* by_default = nullptr);
 
+/// "gptq" and its kin, by the folder's config.json or a quantize_config.json beside it; empty for none.
+Result<std::string> quantization_of_folder(const std::filesystem::path& folder);
+
 }  // namespace quern::hub

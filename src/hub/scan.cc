@@ -119,16 +119,6 @@ Result<> check_idle(const Cache& cache, const std::string& repo, std::vector<Fil
   return {};
 }
 
-/// The name of the blob that a link of a snapshot leads to, when it is one of this repo's.
-std::optional<std::string> blob_behind(const fs::path& file, const fs::path& blobs) {
-  std::error_code error;
-  const fs::path target = fs::read_symlink(file, error);
-  if (error) return std::nullopt;
-  const fs::path whole = file.parent_path() / target;
-  if (!fs::equivalent(whole.parent_path(), blobs, error) || error) return std::nullopt;
-  return whole.filename().string();
-}
-
 /// What an interrupted download left, to be continued.
 bool is_unfinished(const std::string& name) {
   return name.ends_with(".incomplete") || name.find(".quern-") != std::string::npos;
@@ -162,6 +152,7 @@ class Remover {
     std::error_code ignored;
     fs::remove_all(cache_.snapshot(repo_, commit), ignored);
     fs::remove_all(folder_ / ".no_exist" / commit, ignored);
+    fs::remove(cache_.absent_file(repo_, commit), ignored);
   }
 
   void remove_refs_to(const std::string& commit) {
@@ -294,6 +285,23 @@ Result<Removed> remove_cached(const Cache& cache, const std::string& text) {
   }
   if (!found && !(reference.file.empty() && reference.quant.empty())) return not_cached(cache, text);
   return remover.finish();
+}
+
+uint64_t drop_file(const Cache& cache, const std::string& repo, const std::string& commit,
+                   const std::string& name) {
+  const fs::path link = cache.snapshot(repo, commit) / name, blobs = cache.repo_folder(repo) / "blobs";
+  const auto etag = blob_behind(link, blobs);
+  if (!etag) return 0;
+  if (!cache.prepare(repo)) return 0;  // other tools may have made no folder for locks
+  const auto lock = FileLock::try_take(cache.lock(repo, *etag));
+  if (!lock || !*lock || unlink(link.c_str()) != 0) return 0;
+  for (const std::string& other : names_in(cache.repo_folder(repo) / "snapshots"))
+    for (const fs::path& file : entries_below(cache.snapshot(repo, other)))
+      if (blob_behind(file, blobs) == etag) return 0;
+  struct stat info {};
+  const fs::path blob = blobs / *etag;
+  if (lstat(blob.c_str(), &info) != 0 || !S_ISREG(info.st_mode) || unlink(blob.c_str()) != 0) return 0;
+  return static_cast<uint64_t>(info.st_size);
 }
 
 }  // namespace quern

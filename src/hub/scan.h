@@ -37,4 +37,9 @@ struct Removed {
 /// elsewhere is removed, not what it leads to. unavailable: another process is fetching from this repo.
 Result<Removed> remove_cached(const hub::Cache& cache, const std::string& reference);
 
+/// Takes one file out of a snapshot, and its blob with it when no other snapshot has that; bytes freed. What
+/// is no link to a blob stays, and so does what another process is fetching.
+uint64_t drop_file(const hub::Cache& cache, const std::string& repo, const std::string& commit,
+                   const std::string& name);
+
 }  // namespace quern

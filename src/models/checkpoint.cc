@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class CheckpointSource final : public WeightSource {
+class CheckpointSource final : public ArrivingCheckpoint {
  public:
   CheckpointSource(std::string name, safetensors::Checkpoint files, gptq::Modules modules,
                    const HfConfig& config, Metadata metadata)
@@ -54,7 +54,36 @@ class CheckpointSource final : public WeightSource {
     for (const MappedFile& file : files_.files) file.let_go(data);
   }
 
+  std::vector<const RawTensor*> tensors_of(std::string_view shard) const override {
+    std::vector<const RawTensor*> found;
+    for (const RawTensor& tensor : files_.tensors) {
+      const auto holder = std::ranges::find_if(
+          files_.files, [&](const MappedFile& file) { return contains(file.bytes(), tensor.data); });
+      const auto number = static_cast<size_t>(holder - files_.files.begin());
+      if (holder == files_.files.end() ? shard.empty() : files_.names[number] == shard)
+        found.push_back(&tensor);
+    }
+    return found;
+  }
+  Result<> arrive(std::string_view shard) override {
+    QUERN_TRY(MappedFile* const file, file_of(shard));
+    return file->fill(std::filesystem::path(name_) / shard);
+  }
+  Result<> leave(std::string_view shard) override {
+    QUERN_TRY(MappedFile* const file, file_of(shard));
+    return file->vacate();
+  }
+
  private:
+  static bool contains(std::span<const std::byte> all, std::span<const std::byte> part) {
+    return part.data() >= all.data() && part.data() + part.size() <= all.data() + all.size();
+  }
+  Result<MappedFile*> file_of(std::string_view shard) {
+    const auto it = std::ranges::find(files_.names, shard);
+    if (it == files_.names.end()) return fail(ErrorCode::internal, "{}: no shard {}", name_, shard);
+    return &files_.files[static_cast<size_t>(it - files_.names.begin())];
+  }
+
   std::string name_;
   safetensors::Checkpoint files_;
   gptq::Modules modules_;  // the tensors' matrices
@@ -214,12 +243,21 @@ bool is_checkpoint(const fs::path& folder) {
 }
 
 Result<std::unique_ptr<WeightSource>> open_checkpoint(const fs::path& folder, const Metadata& text) {
+  return open_arriving_checkpoint(folder, text, {});
+}
+
+Result<std::unique_ptr<ArrivingCheckpoint>> open_arriving_checkpoint(
+    const fs::path& folder, const Metadata& text, std::span<const safetensors::AbsentShard> absent) {
   const std::string name = folder.string();
   const std::string config_name = (folder / "config.json").string();
   QUERN_TRY(const std::string config_text, read_config_text(config_name));
   QUERN_TRY(HfConfig config, read_hf_config(config_text, config_name));
   QUERN_TRY(const auto quantization, gptq::find_config(folder, config_text));
-  QUERN_TRY(safetensors::Checkpoint files, safetensors::open(folder));
+  // What its zero points and groups are is read here, and a shard that is absent cannot be read.
+  if (quantization && !absent.empty())
+    return fail(ErrorCode::unsupported, "{}: a quantized checkpoint opens once all its shards are there",
+                name);
+  QUERN_TRY(safetensors::Checkpoint files, safetensors::open(folder, absent));
   QUERN_TRY(gptq::Modules modules, gptq::take_modules(files, quantization, name));
   for (const std::string& warning : modules.warnings) log::warn(warning, {{"model", name}});
   QUERN_TRY_VOID(settle_biases(files, config, modules.names, name));

@@ -40,6 +40,15 @@ Result<> Decoder::forward(const ForwardBatch& batch, KvCache& cache, std::span<f
   return weights_.source->check();
 }
 
+bool Decoder::release_source() {
+  std::erase_if(weights_.held, [&](const DecoderWeights::Held& held) {
+    const Weight::SourceUse use = held.weight->source_use();
+    if (use == Weight::SourceUse::never) weights_.source->forget(held.data);
+    return use != Weight::SourceUse::until_final;
+  });
+  return weights_.held.empty();
+}
+
 Result<> Decoder::check(const ForwardBatch& batch, const KvCache& cache, std::span<float> logits) const {
   const auto rows = static_cast<int64_t>(batch.tokens.size());
   if (rows > scratch_.x.rows) {

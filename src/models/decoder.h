@@ -31,6 +31,12 @@ struct DecoderWeights {
   std::unique_ptr<Vector> rope_frequency;
   int64_t parameters = 0;
   const WeightSource* source = nullptr;  // where they came from, and may still be read
+  /// Of a source that holds memory: the weights that may need it no more one day, and what it holds of each.
+  struct Held {
+    const Weight* weight;
+    std::span<const std::byte> data;
+  };
+  std::vector<Held> held;
 };
 
 /// Prepares all weights on the backend. Nothing is allocated before every tensor's name and shape are
@@ -66,6 +72,7 @@ class Decoder final : public Model {
     return {config_.kv_heads, config_.head_dim, block_size, type};
   }
   Result<> forward(const ForwardBatch& batch, KvCache& cache, std::span<float> logits) override;
+  bool release_source() override;
 
  private:
   Result<> check(const ForwardBatch& batch, const KvCache& cache, std::span<float> logits) const;

@@ -18,6 +18,7 @@ class Loader {
       : table_(table), backend_(backend), config_(config), options_(options) {}
 
   int64_t parameters() const { return parameters_; }
+  std::vector<DecoderWeights::Held> matrices() { return std::move(matrices_); }
   const TensorTable& table() const { return table_; }
 
   /// Null when the file has no such tensor.
@@ -29,6 +30,8 @@ class Loader {
       log::warn("weights are not held as they should be; there may be more of them",
                 {{"tensor", tensor->name}, {"why", weight->warning}});
     QUERN_TRY_VOID(count(*tensor));
+    if (role != Role::token_embd)
+      matrices_.push_back({weight.get(), tensor->data});  // embed reads that always
     return weight;
   }
   /// The embedding; when it serves as head too, as a matrix.
@@ -72,6 +75,7 @@ class Loader {
   Backend& backend_;
   const ModelConfig& config_;
   const ModelOptions& options_;
+  std::vector<DecoderWeights::Held> matrices_;
   bool warned_ = false;
   uint64_t done_ = 0;
   int64_t parameters_ = 0;
@@ -150,6 +154,7 @@ Result<DecoderWeights> load_decoder_weights(const WeightSource& source, Backend&
   QUERN_TRY(w.rope_frequency, backend.prepare_vector(std::span<const float>(config.rope_frequency)));
   w.parameters = loader.parameters();
   w.source = &source;
+  if (source.holds_memory()) w.held = loader.matrices();
   QUERN_TRY_VOID(source.check());
   return w;
 }
@@ -219,6 +224,8 @@ uint64_t model_memory(const WeightSource& source, const Backend& backend, const 
       bytes += tensor.data.size();  // prepare_table's
     else
       bytes += backend.prepared_bytes(tensor);
+    // A head that is the embedding, too: embed goes on reading the source's.
+    if (source.holds_memory() && !own_head && is(tensor, Role::token_embd)) bytes += tensor.data.size();
   }
   return bytes;
 }

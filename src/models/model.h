@@ -56,6 +56,9 @@ class Model {
   /// on a token that is not in the vocabulary, on more than max_batch_rows rows, and on parts that do not fit
   /// together; and, with results that mean nothing, when the model's file was changed under it.
   virtual Result<> forward(const ForwardBatch& batch, KvCache& cache, std::span<float> logits) = 0;
+  /// Tells a source that holds memory which of its tensors will not be read again: those whose weights are in
+  /// their final form. Between steps, with the backend's step_mutex held. False: there is more to come.
+  virtual bool release_source() { return true; }
 };
 
 struct ModelOptions {

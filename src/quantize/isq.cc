@@ -1,7 +1,6 @@
 #include "quantize/isq.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -13,8 +12,8 @@
 #include "core/file_lock.h"
 #include "core/mapped_file.h"
 #include "formats/gguf.h"
+#include "formats/safetensors.h"
 #include "quant/quant.h"
-#include "quantize/quantizer.h"
 
 namespace quern {
 namespace {
@@ -36,40 +35,11 @@ bool is_hash(std::string_view name) {
          std::ranges::all_of(name, [](unsigned char c) { return std::isxdigit(c) != 0; });
 }
 
-/// What a file holds, as far as it must be known to tell one from another.
-Result<std::string> identity(const fs::path& path) {
-  std::error_code error;
-  const fs::path target = fs::canonical(path, error);
-  if (error) return fail(ErrorCode::io, "{}: cannot be read: {}", path.string(), error.message());
-  if (target.parent_path().filename() == "blobs" && is_hash(target.filename().string()))
-    return target.filename().string();
-  QUERN_TRY(const MappedFile file, MappedFile::open(target));
-  const auto bytes = file.bytes();
-  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  if (bytes.size() <= kSmallFile) return hex_digest(text);
-  struct stat info {};
-  if (stat(target.c_str(), &info) != 0) return io_error(target, "be looked at", errno);
-  return fmt::format("{}.{}.{}.{}", bytes.size(), info.st_mtim.tv_sec, info.st_mtim.tv_nsec,
-                     hex_digest(text.substr(0, kBeginning)));
-}
-
-/// Does the file make a difference to what the model is?
-bool counts(const fs::path& path) {
-  const std::string extension = path.extension();
-  return extension == ".json" || extension == ".safetensors" || extension == ".model" ||
-         extension == ".jinja";
-}
-
-/// The tokenizer and the template may come from elsewhere than the folder.
-std::string text_key(const WeightSource& source) {
-  std::string all;
-  for (const char* key : {"tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.chat_template"})
-    if (const std::string* text = source.metadata().string(key)) all += *text + '\n';
-  for (const char* key : {"tokenizer.ggml.tokens", "tokenizer.ggml.merges"})
-    if (const auto* list = source.metadata().strings(key))
-      for (const std::string& text : *list) all += text + '\n';
-  return hex_digest(all);
-}
+/// The files beside the weights that make a difference to what the model is, each where it is there.
+constexpr const char* kModelFiles[] = {"config.json", "generation_config.json"};
+constexpr const char* kTextFiles[] = {
+    "tokenizer.json",    "tokenizer_config.json", "tokenizer.model",   "special_tokens_map.json",
+    "added_tokens.json", "chat_template.jinja",   "chat_template.json"};
 
 /// "owner/repo:main" → "owner--repo-main".
 std::string file_name(std::string_view id) {
@@ -81,32 +51,6 @@ std::string file_name(std::string_view id) {
       name += std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.' || c == '_' ? c : '-';
   }
   return name.substr(name.size() > 100 ? name.size() - 100 : 0);
-}
-
-QuantizeOptions quantize_options(const IsqOptions& options, const std::stop_token& stop) {
-  QuantizeOptions result;
-  result.recipe = promoted_recipe(*find_quant(options.type));
-  result.threads = options.threads;
-  result.background = true;
-  result.progress = [&options, stop](uint64_t done, uint64_t total) {
-    return !stop.stop_requested() && (!options.progress || options.progress(done, total));
-  };
-  result.extra.add(std::string(kId), options.id);
-  result.extra.add(std::string(kType), dtype_name(options.type));
-  return result;
-}
-
-Result<IsqResult> in_memory(const WeightSource& source, const IsqOptions& options,
-                            const std::stop_token& stop) {
-  const Descriptor file(memfd_create("quern-isq", MFD_CLOEXEC));
-  if (!file) return io_error("a file in memory", "create", errno);
-  QUERN_TRY(const QuantizeReport report, quantize_into(source, file.get(), quantize_options(options, stop)));
-  IsqResult result;
-  result.encode_seconds = report.encode_seconds;
-  result.total_seconds = report.total_seconds;
-  // The mapping keeps it when the descriptor is gone.
-  QUERN_TRY(result.source, open_gguf(fmt::format("/proc/self/fd/{}", file.get())));
-  return result;
 }
 
 /// A use is a new time of access, whatever the file system does about that.
@@ -133,28 +77,63 @@ bool is_full_precision(const WeightSource& source) {
   });
 }
 
-Result<std::string> content_key(const fs::path& folder) {
-  std::vector<fs::path> files;
+Result<std::string> file_identity(const fs::path& path) {
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder, error))
-    if (entry.is_regular_file() && counts(entry.path())) files.push_back(entry.path());
-  if (error) return fail(ErrorCode::io, "{}: cannot list the folder: {}", folder.string(), error.message());
-  std::ranges::sort(files);
+  const fs::path target = fs::canonical(path, error);
+  if (error) return fail(ErrorCode::io, "{}: cannot be read: {}", path.string(), error.message());
+  if (target.parent_path().filename() == "blobs" && is_hash(target.filename().string()))
+    return target.filename().string();
+  QUERN_TRY(const MappedFile file, MappedFile::open(target));
+  const auto bytes = file.bytes();
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  if (bytes.size() <= kSmallFile) return hex_digest(text);
+  struct stat info {};
+  if (stat(target.c_str(), &info) != 0) return io_error(target, "be looked at", errno);
+  return fmt::format("{}.{}.{}.{}", bytes.size(), info.st_mtim.tv_sec, info.st_mtim.tv_nsec,
+                     hex_digest(text.substr(0, kBeginning)));
+}
+
+Result<std::string> content_key(const IsqContent& content) {
   std::string all;
-  for (const fs::path& file : files) {
-    QUERN_TRY(const std::string what, identity(file));
-    all += fmt::format("{}={}\n", file.filename().string(), what);
+  std::error_code ignored;
+  const auto add = [&](const fs::path& folder, const char* name) -> Result<> {
+    if (!fs::exists(folder / name, ignored)) return {};
+    QUERN_TRY(const std::string what, file_identity(folder / name));
+    all += fmt::format("{}={}\n", name, what);
+    return {};
+  };
+  for (const char* name : kModelFiles) QUERN_TRY_VOID(add(content.folder, name));
+  const bool other = !content.tokenizer_folder.empty();
+  for (const char* name : kTextFiles)
+    QUERN_TRY_VOID(add(other ? content.tokenizer_folder : content.folder, name));
+  std::map<std::string, std::string> weights = content.weights;
+  if (weights.empty()) {
+    QUERN_TRY(const auto names, safetensors::weight_files(content.folder));
+    for (const std::string& name : names) {
+      QUERN_TRY(weights[name], file_identity(content.folder / name));
+    }
   }
+  for (const auto& [name, what] : weights) all += fmt::format("{}={}\n", name, what);
   return hex_digest(all);
 }
 
-Result<IsqResult> quantize_in_situ(const WeightSource& source, const fs::path& folder,
+QuantizeOptions isq_quantize_options(const IsqOptions& options, const std::stop_token& stop) {
+  QuantizeOptions result;
+  result.recipe = promoted_recipe(*find_quant(options.type));
+  result.threads = options.threads;
+  result.background = true;
+  result.progress = [&options, stop](uint64_t done, uint64_t total) {
+    return !stop.stop_requested() && (!options.progress || options.progress(done, total));
+  };
+  result.extra.add(std::string(kId), options.id);
+  result.extra.add(std::string(kType), dtype_name(options.type));
+  return result;
+}
+
+Result<IsqResult> quantize_in_situ(const std::function<Result<IsqSource>()>& open, const std::string& content,
                                    const IsqOptions& options, const std::stop_token& stop) {
-  if (options.cache.empty()) return in_memory(source, options, stop);
-  QUERN_TRY(const std::string content, content_key(folder));
   const std::string type = dtype_name(options.type);
-  const std::string key =
-      hex_digest(fmt::format("{} {} {} {}", content, text_key(source), type, kEncoderVersion)).substr(0, 16);
+  const std::string key = hex_digest(fmt::format("{} {} {}", content, type, kEncoderVersion)).substr(0, 16);
   const fs::path path = options.cache / fmt::format("{}.{}.{}.gguf", file_name(options.id), type, key);
   IsqResult result;
   result.from_cache = true;
@@ -162,7 +141,10 @@ Result<IsqResult> quantize_in_situ(const WeightSource& source, const fs::path& f
   QUERN_TRY_VOID(make_folders(options.cache));
   QUERN_TRY(const FileLock lock, FileLock::take(path.string() + ".lock", stop, options.waiting));
   if ((result.source = open_result(path)) != nullptr) return result;  // another process was first
-  QUERN_TRY(const QuantizeReport report, quantize(source, path, quantize_options(options, stop)));
+  QUERN_TRY(const IsqSource source, open());
+  QuantizeOptions how = isq_quantize_options(options, stop);
+  how.arrivals = source.arrivals;
+  QUERN_TRY(const QuantizeReport report, quantize(*source.weights, path, how));
   result.from_cache = false;
   result.encode_seconds = report.encode_seconds;
   result.total_seconds = report.total_seconds;

@@ -8,10 +8,14 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <thread>
+#include <unordered_map>
 #include <utility>
 
 #include "core/thread_pool.h"
@@ -56,12 +60,19 @@ class Quantizer {
   using CreateWriter =
       std::function<Result<std::unique_ptr<GgufWriter>>(const Metadata&, std::vector<GgufTensor>)>;
   Result<QuantizeReport> run(const CreateWriter& create);
+  Result<> lay_out(const CreateWriter& create) {
+    return prepare(create).map([](const auto&) {});
+  }
 
  private:
+  Result<std::unique_ptr<GgufWriter>> prepare(const CreateWriter& create);
   Result<> plan();
   Metadata metadata() const;
   Result<> read_importance();
   void work(GgufWriter& writer);
+  std::optional<size_t> take();
+  Result<> wait_for_arrivals();
+  void stop_with(Result<> why);
   Result<> encode(const Piece& piece, std::vector<std::byte>& out, Change& change) const;
   Result<> done_with(const Piece& piece);
   void count_errors();
@@ -72,12 +83,20 @@ class Quantizer {
   std::vector<std::vector<std::vector<float>>> importance_;  // [tensor][part or expert]; empty: none
   std::vector<Piece> pieces_;
   std::vector<Change> changes_;  // of the pieces
+  /// The pieces that a tensor of the source is cut into lie one after the other.
+  struct Cut {
+    size_t first = 0, left = 0;
+  };
   QuantizeReport report_;
-  std::atomic<size_t> next_{0};
-  std::atomic<bool> failed_{false};
   std::atomic<int64_t> encode_nanoseconds_{0};
   std::mutex mutex_;
+  std::condition_variable changed_;
   // guarded by mutex_:
+  std::unordered_map<const RawTensor*, Cut> cuts_;  // `left`: pieces that are not done
+  std::deque<size_t> ready_;                        // pieces that may be read
+  bool asking_ = false;                             // a thread waits for arrivals
+  bool all_ready_ = false;
+  bool failed_ = false;
   uint64_t done_ = 0;
   Result<> failure_;
 };
@@ -110,8 +129,10 @@ Result<> Quantizer::plan() {
       const RawTensor& tensor = *plan.parts[part];
       report_.source_bytes += tensor.data.size();
       entry.bytes += static_cast<uint64_t>(tensor.rows() * (cols / info->block) * info->bytes);
+      const size_t first_piece = pieces_.size();
       for (int64_t first = 0; first < tensor.rows(); first += rows)
         pieces_.push_back({t, part, first, std::min(rows, tensor.rows() - first)});
+      cuts_[&tensor] = {first_piece, pieces_.size() - first_piece};
     }
     report_.bytes += entry.bytes;
   }
@@ -204,21 +225,78 @@ Result<> Quantizer::done_with(const Piece& piece) {
   const auto bytes = tensor.data.subspan(static_cast<size_t>(piece.first) * row_bytes,
                                          static_cast<size_t>(piece.count) * row_bytes);
   if (tensor.grouped == nullptr) source_.let_go(bytes);  // there, a row's codes lie apart
-  const std::lock_guard lock(mutex_);
-  done_ += bytes.size();
-  if (options_.progress && !options_.progress(done_, report_.source_bytes))
-    return fail(ErrorCode::cancelled, "quantizing was cancelled");
+  bool last = false;
+  {
+    const std::lock_guard lock(mutex_);
+    done_ += bytes.size();
+    if (options_.progress && !options_.progress(done_, report_.source_bytes))
+      return fail(ErrorCode::cancelled, "quantizing was cancelled");
+    last = --cuts_[&tensor].left == 0;
+  }
+  return last && options_.arrivals != nullptr ? options_.arrivals->done(tensor) : Result<>{};
+}
+
+Result<> Quantizer::wait_for_arrivals() {
+  QUERN_TRY(const std::vector<const RawTensor*> arrived, options_.arrivals->next());
+  std::vector<const RawTensor*> unwanted;
+  {
+    const std::lock_guard lock(mutex_);
+    all_ready_ = arrived.empty();
+    for (const RawTensor* tensor : arrived) {
+      const auto it = cuts_.find(tensor);
+      if (it == cuts_.end() || it->second.left == 0) {
+        unwanted.push_back(tensor);
+        continue;
+      }
+      for (size_t i = 0; i < it->second.left; ++i) ready_.push_back(it->second.first + i);
+    }
+  }
+  for (const RawTensor* tensor : unwanted) QUERN_TRY_VOID(options_.arrivals->done(*tensor));
   return {};
+}
+
+/// The next piece to encode; waits where none has arrived. Empty: there is none left, or it is over.
+std::optional<size_t> Quantizer::take() {
+  std::unique_lock lock(mutex_);
+  while (!failed_) {
+    if (!ready_.empty()) {
+      const size_t piece = ready_.front();
+      ready_.pop_front();
+      return piece;
+    }
+    if (all_ready_) return std::nullopt;
+    if (asking_) {  // one thread asks for all
+      changed_.wait(lock);
+      continue;
+    }
+    asking_ = true;
+    lock.unlock();
+    auto arrived = wait_for_arrivals();
+    if (!arrived) stop_with(std::move(arrived));
+    lock.lock();
+    asking_ = false;
+    changed_.notify_all();
+  }
+  return std::nullopt;
+}
+
+void Quantizer::stop_with(Result<> why) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!std::exchange(failed_, true)) failure_ = std::move(why);
+    changed_.notify_all();
+  }
+  if (options_.arrivals != nullptr) options_.arrivals->stop();
 }
 
 void Quantizer::work(GgufWriter& writer) {
   // On Linux this is the thread's priority alone.
   if (options_.background) setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kLowPriority);
   std::vector<std::byte> out;
-  for (size_t i = next_.fetch_add(1); i < pieces_.size() && !failed_; i = next_.fetch_add(1)) {
-    const Piece& piece = pieces_[i];
+  while (const auto next = take()) {
+    const Piece& piece = pieces_[*next];
     const auto start = Clock::now();
-    Result<> done = encode(piece, out, changes_[i]);
+    Result<> done = encode(piece, out, changes_[*next]);
     encode_nanoseconds_ += std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
     if (done) {
       const int64_t row =
@@ -227,9 +305,7 @@ void Quantizer::work(GgufWriter& writer) {
       done = writer.write_at(piece.tensor, static_cast<uint64_t>(row) * row_bytes, out);
     }
     if (done) done = done_with(piece);
-    if (done) continue;
-    const std::lock_guard lock(mutex_);
-    if (!failed_.exchange(true)) failure_ = std::move(done);
+    if (!done) stop_with(std::move(done));
   }
 }
 
@@ -243,14 +319,22 @@ void Quantizer::count_errors() {
     report_.tensors[t].error = sums[t].changes > 0 ? std::sqrt(sums[t].changes / sums[t].weights) : 0;
 }
 
-Result<QuantizeReport> Quantizer::run(const CreateWriter& create) {
-  const auto start = Clock::now();
+Result<std::unique_ptr<GgufWriter>> Quantizer::prepare(const CreateWriter& create) {
   QUERN_TRY_VOID(plan());
   QUERN_TRY_VOID(read_importance());
   std::vector<GgufTensor> tensors;
   for (const QuantizedTensor& tensor : report_.tensors)
     tensors.push_back({tensor.name, tensor.type.used, tensor.shape});
-  QUERN_TRY(const auto writer, create(metadata(), std::move(tensors)));
+  return create(metadata(), std::move(tensors));
+}
+
+Result<QuantizeReport> Quantizer::run(const CreateWriter& create) {
+  const auto start = Clock::now();
+  QUERN_TRY(const auto writer, prepare(create));
+  if (options_.arrivals == nullptr) {
+    for (size_t i = 0; i < pieces_.size(); ++i) ready_.push_back(i);
+    all_ready_ = true;
+  }
   const int threads = options_.threads > 0 ? options_.threads : physical_cores();
   {
     std::vector<std::jthread> workers;
@@ -277,6 +361,12 @@ Result<QuantizeReport> quantize(const WeightSource& source, const std::filesyste
 
 Result<QuantizeReport> quantize_into(const WeightSource& source, int file, const QuantizeOptions& options) {
   return Quantizer(source, options).run([&](const Metadata& metadata, std::vector<GgufTensor> tensors) {
+    return GgufWriter::create_in(file, metadata, std::move(tensors));
+  });
+}
+
+Result<> write_layout(const WeightSource& source, int file, const QuantizeOptions& options) {
+  return Quantizer(source, options).lay_out([&](const Metadata& metadata, std::vector<GgufTensor> tensors) {
     return GgufWriter::create_in(file, metadata, std::move(tensors));
   });
 }

@@ -11,6 +11,19 @@
 
 namespace quern {
 
+/// Says which tensors of a source may be read: for sources whose data is still on its way.
+class Arrivals {
+ public:
+  virtual ~Arrivals() = default;
+  /// Tensors that may be read now and were not named before; waits until there are some. Empty: all were
+  /// named. One call at a time.
+  virtual Result<std::vector<const RawTensor*>> next() = 0;
+  /// The tensor is not read any more. From any thread, once for each tensor that was named.
+  virtual Result<> done(const RawTensor& tensor) = 0;
+  /// Something failed: nobody wants more, and a call of `next` under way returns. From any thread.
+  virtual void stop() = 0;
+};
+
 struct QuantizeOptions {
   Recipe recipe;
   const ImportanceMatrix* importance = nullptr;  // must outlive the call
@@ -19,6 +32,7 @@ struct QuantizeOptions {
   Metadata extra;                                // wins over the source's metadata
   /// Bytes of the source that are done; false cancels. From any thread, one call at a time.
   std::function<bool(uint64_t done, uint64_t total)> progress;
+  Arrivals* arrivals = nullptr;  // null: all of the source is there. Must outlive the call
 };
 
 struct QuantizeReport {
@@ -35,7 +49,10 @@ struct QuantizeReport {
 /// Fails with corrupt on weights that are not finite, naming tensor and row; cancelled; io.
 Result<QuantizeReport> quantize(const WeightSource& source, const std::filesystem::path& destination,
                                 const QuantizeOptions& options);
-/// Into a file that is open already: see GgufWriter::create_in.
+/// Into a file that is open already: see GgufWriter::create_in. What write_layout wrote there is taken over.
 Result<QuantizeReport> quantize_into(const WeightSource& source, int file, const QuantizeOptions& options);
+/// All of the file but the tensors' data: nothing of the source's is read. The report's errors are unknown
+/// yet.
+Result<> write_layout(const WeightSource& source, int file, const QuantizeOptions& options);
 
 }  // namespace quern

@@ -41,7 +41,7 @@ async function listen(server) {
  *   cut: bytes           end the connection of each body after about so many (random) bytes, `cutTimes` times
  *   status: [503, …]     answer the next requests for bodies with these first; `retryAfter` goes with them
  *   apiStatus: [500, …]  the same for the API
- *   wrongHash: n         the next n bodies have a byte changed
+ *   wrongHash: n         the next n bodies have a byte changed (of those of `wrongFrom` bytes or more)
  *   truncate: n          the next n bodies end early, though announced so
  *   noRanges: true       every body is a 200 with everything
  *   dripBytes: n         write n bytes every `dripMs`
@@ -193,7 +193,7 @@ export class HubServer {
     const first = range ? Number(range[1]) : 0;
     const last = range && range[2] !== "" ? Math.min(Number(range[2]), data.length - 1) : data.length - 1;
     let part = Buffer.from(data.subarray(first, last + 1));
-    if (f.wrongHash > 0 && part.length > 0) {
+    if (f.wrongHash > 0 && part.length > 0 && part.length >= (f.wrongFrom ?? 0)) {
       --f.wrongHash;
       part[Math.floor(part.length / 2)] ^= 1;
     }

@@ -49,6 +49,14 @@ void CpuWeight::keep_tiles(std::shared_ptr<Packer> packer) {
   packer_->add(this);
 }
 
+Weight::SourceUse CpuWeight::source_use() const {
+  if (!layout_) return memory_.size() > 0 ? SourceUse::never : SourceUse::always;
+  if (states_ == nullptr) return SourceUse::always;
+  for (int64_t m = 0; m < experts; ++m)
+    if (state(m) != State::packed) return SourceUse::until_final;
+  return SourceUse::never;
+}
+
 PackTile CpuWeight::file_rows(int64_t matrix, int64_t tile) const {
   if (plan_ != nullptr) return {};
   const size_t row_bytes = static_cast<size_t>(cols / info_->block) * info_->bytes;

@@ -24,6 +24,7 @@ class CpuWeight final : public Weight {
   ~CpuWeight() override;
 
   size_t bytes() const override { return memory_.size(); }
+  SourceUse source_use() const override;
   RawTensor raw;            // as the file has it: for embed, and for F32, F16 and BF16 matrices
   bool table_only = false;  // no matmul will ask for it
 
