@@ -94,7 +94,7 @@ Candidate search(const Group& g, const ScaleSearch& s, bool has_min) {
   const float q_max = has_min ? g.top : -g.bottom;
   Candidate best;
   for (int step = s.first; step <= s.last; ++step) {
-    const float inverse = q_max + ScaleSearch::kStep * static_cast<float>(step);
+    const float inverse = q_max + s.step * static_cast<float>(step);
     const Candidate candidate = judge(g, sums_at(g, 0, inverse), has_min);
     if (step == s.first || better(candidate, best)) best = candidate;
   }
@@ -259,7 +259,7 @@ void fit_grouped(std::span<Group> groups, const AffineShape& shape, const ScaleS
 /// One scale (and minimum) for the block. Without importance the extreme values become the extreme codes.
 void fit_single(Group& g, const AffineShape& shape, const float* importance, AffineBlock& out) {
   const Line line = importance == nullptr ? line_of(judge(g, {}, shape.has_min))
-                                          : line_of(search(g, kImportantSearch, shape.has_min));
+                                          : line_of(search(g, kImportantSingleSearch, shape.has_min));
   out.d = f16_to_f32(codec::f16_scale(line.scale * (shape.has_min ? g.range : -g.range)));
   out.dmin = shape.has_min ? -f16_to_f32(codec::f16_clamped(std::fma(line.offset, g.range, g.lowest))) : 0;
   codec::unit_scales(out, shape.has_min);

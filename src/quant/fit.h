@@ -16,17 +16,19 @@
 
 namespace quern {
 
-/// Candidates are q_max + kStep · first … kStep · last, as many as a multiple of 4.
+/// Candidates are q_max + step · first … step · last, as many as a multiple of 4.
 struct ScaleSearch {
-  static constexpr float kStep = 0.2f;
+  float step;
   int first;
   int last;
   int again;        // times that codes are taken from the best s and o so far
   bool reconsider;  // whether rounded scales are compared by the codes that they themselves give
 };
-constexpr ScaleSearch kPlainSearch = {-5, 6, 1, false};
+constexpr ScaleSearch kPlainSearch = {0.2f, -5, 6, 1, false};
 /// What lies far out may hardly matter, so more is tried.
-constexpr ScaleSearch kImportantSearch = {-5, 14, 4, true};
+constexpr ScaleSearch kImportantSearch = {0.2f, -5, 14, 4, true};
+/// Where a block has one scale, nothing later makes up for a missed one.
+constexpr ScaleSearch kImportantSingleSearch = {0.1f, -10, 29, 4, false};
 
 /// Groups whose values differ by less count as constant: f16 scales end at 6e-8.
 constexpr float kFlat = 1e-30f;

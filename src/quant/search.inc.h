@@ -122,16 +122,16 @@ QUERN_INLINE void consider(const Groups& g, int lane, const Sums& s, bool first,
   best.denominator = V::select(better, j.denominator, best.denominator);
 }
 
-/// Four candidates from `step` on. y is at most 1 in magnitude, so less than half a code beyond the last one
-/// needs no clamp.
+/// Four candidates from `step` on, `width` apart. y is at most 1 in magnitude, so less than half a code
+/// beyond the last one needs no clamp.
 template <bool kHasMin>
-QUERN_INLINE void try_four(const Groups& g, int lane, int step, bool first, Best& best) {
+QUERN_INLINE void try_four(const Groups& g, int lane, float width, int step, bool first, Best& best) {
   F inverse[4];
   const float q_max = kHasMin ? g.top : -g.bottom;
-  for (int c = 0; c < 4; ++c) inverse[c] = V::set1(q_max + ScaleSearch::kStep * static_cast<float>(step + c));
+  for (int c = 0; c < 4; ++c) inverse[c] = V::set1(q_max + width * static_cast<float>(step + c));
   Sums sums[4];
   const F zero = V::set1(0);
-  const bool beyond = ScaleSearch::kStep * static_cast<float>(step + 3) > 0.45f;
+  const bool beyond = width * static_cast<float>(step + 3) > 0.45f;
   if (beyond)
     sums_of<4, !kHasMin, true>(g, lane, zero, inverse, sums);
   else
@@ -144,7 +144,7 @@ void search(Groups& g, const ScaleSearch& s) {
   for (int lane = 0; lane < 16; lane += kLanes) {
     Best best = {{V::set1(0), V::set1(0), V::set1(0)}, V::set1(0), V::set1(0)};
     for (int step = s.first; step <= s.last; step += 4)
-      try_four<kHasMin>(g, lane, step, step == s.first, best);
+      try_four<kHasMin>(g, lane, s.step, step, step == s.first, best);
     for (int i = 0; i < s.again; ++i) {
       const Judged j = judge<kHasMin>(g, lane, best.sums);
       const F inverse = V::div(V::set1(1), V::div(j.scale, j.scale_denominator));
@@ -433,7 +433,9 @@ void fit_groups(Groups& g, const AffineShape& shape, const float* x, const float
     block_spreads(g, shape.has_scales ? 256 / g.size : 1, spreads);
   }
   weigh_groups(g, importance == nullptr ? nullptr : &spreads);
-  const ScaleSearch& s = importance == nullptr ? kPlainSearch : kImportantSearch;
+  const ScaleSearch& s = importance == nullptr ? kPlainSearch
+                         : shape.has_scales    ? kImportantSearch
+                                               : kImportantSingleSearch;
   search<kHasMin>(g, s);
   if (shape.has_scales)
     fit_grouped(g, shape, x, s, out);

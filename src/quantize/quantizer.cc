@@ -199,7 +199,8 @@ Result<> Quantizer::encode(const Piece& piece, std::vector<std::byte>& out, Chan
   for (int64_t i = 0; i < piece.count; ++i) {
     const int64_t from = plan.source_row(piece.first + i);
     std::byte* to = out.data() + static_cast<size_t>(i) * row_bytes;
-    if (tensor.dtype == info.dtype) {
+    // Floats go the long way even to their own type: what is not finite is to be told.
+    if (tensor.dtype == info.dtype && info.family != Family::floating) {
       std::memcpy(to, tensor.data.data() + static_cast<size_t>(from) * from_bytes, row_bytes);
       continue;
     }

@@ -153,11 +153,13 @@ TEST(Quantizer, FailsWholly) {
   auto values = model->values("blk.1.ffn_up.weight");
   values[7 * 256 + 5] = std::numeric_limits<float>::infinity();
   model->add("blk.1.ffn_up.weight", {512, 256}, values, DType::F32);
-  const auto broken = quantize(*model, path, all_as(DType::Q4_K));
-  ASSERT_FALSE(broken);
-  EXPECT_EQ(broken.error().code, ErrorCode::corrupt);
-  EXPECT_NE(broken.error().message.find("blk.1.ffn_up.weight: row 7"), std::string::npos)
-      << broken.error().message;
+  for (const DType type : {DType::Q4_K, DType::F16, DType::F32}) {
+    const auto broken = quantize(*model, path, all_as(type));
+    ASSERT_FALSE(broken);
+    EXPECT_EQ(broken.error().code, ErrorCode::corrupt);
+    EXPECT_NE(broken.error().message.find("blk.1.ffn_up.weight: row 7"), std::string::npos)
+        << broken.error().message;
+  }
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 

@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { before, test } from "node:test";
-import { bin, quern, Quern, scratch } from "./server.mjs";
+import { quern, Quern, scratch } from "./server.mjs";
 
 const guide = join(process.env.QUERN_SOURCE_DIR ?? join(import.meta.dirname, "../.."), "models/guide");
 const checkpoint = join(guide, "checkpoint");
@@ -16,8 +16,8 @@ function run(...args) {
 }
 
 before(() => {
-  const made = spawnSync(join(bin, "quern_convert"), [checkpoint, gguf, "BF16"], { encoding: "utf8" });
-  assert.equal(made.status, 0, made.stderr);
+  const made = run("quantize", checkpoint, gguf, "--type", "BF16");
+  assert.equal(made.status, 0, made.err);
 });
 
 test("greedy chat answers are those of its GGUF", async () => {

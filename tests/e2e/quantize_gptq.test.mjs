@@ -3,19 +3,13 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { before, test } from "node:test";
+import { test } from "node:test";
+import { calibration } from "../../bench/quality/measure.mjs";
 import { quern, scratch } from "./server.mjs";
 
 const guide = join(process.env.QUERN_SOURCE_DIR ?? join(import.meta.dirname, "../.."), "models/guide");
 const checkpoint = join(guide, "checkpoint");
-const text = scratch("gptq-calibration.txt");
-
-before(() => {
-  // Answers and prose that the model was made of; none of what it is measured on.
-  const files = readdirSync(join(guide, "facts")).filter((name) => !/^(wordings|heldout)/.test(name));
-  const lines = files.flatMap((name) => readFileSync(join(guide, "facts", name), "utf8").split("\n"));
-  writeFileSync(text, lines.filter((line) => /^[AP] /.test(line)).map((line) => line.slice(2)).join("\n\n"));
-});
+const text = calibration();
 
 function run(...args) {
   const done = spawnSync(quern, args, { encoding: "utf8", cwd: scratch("."), env: { PATH: process.env.PATH, HOME: scratch(".") } });

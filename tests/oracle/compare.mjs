@@ -1,5 +1,5 @@
-// Logits of quern against llama.cpp (node-llama-cpp) on random-weight models: mean KL divergence over the whole
-// vocabulary, and greedy tokens, which may differ only at near-ties.
+// Logits of quern against llama.cpp (node-llama-cpp) on random-weight models, and on the bundled one as `quern quantize`
+// writes it: mean KL divergence over the whole vocabulary, and greedy tokens, which may differ only at near-ties.
 //
 // usage: node compare.mjs [--cases FILE.json] [--only REGEX] [--models FOLDER]
 //   --models: keeps the models there and reuses them
@@ -22,6 +22,7 @@ const { values: options } = parseArgs({
 const { limits, cases } = JSON.parse(readFileSync(options.cases, "utf8"));
 const scratch = mkdtempSync(join(tmpdir(), "quern-oracle-"));
 process.on("exit", () => rmSync(scratch, { recursive: true, force: true }));
+const guide = join(import.meta.dirname, "../../models/guide");
 const GENERATED = 16, PROMPT_POSITIONS = 16;
 const llama = await getLlama({ gpu: false, build: "never", logLevel: LlamaLogLevel.error, progressLogs: false });
 
@@ -34,13 +35,18 @@ function randomTokens(count, vocab, seed) {
   });
 }
 
+/** Ids of the bundled model's held-out text, from somewhere in it on. */
+const textTokens = (count, seed) => heldout().slice(seed, seed + count);
+let heldoutTokens;
+const heldout = () => (heldoutTokens ??= JSON.parse(execFileSync(join(options.quern, "quern"), ["tokenize", join(guide, "checkpoint"), "--json"], { input: readFileSync(join(guide, "heldout.txt")), encoding: "utf8" })));
+
 /** llama.cpp: logits of the prompt's last positions and of its own greedy continuation. */
-async function theirs(file, { prompt, context, seed }) {
+async function theirs(file, { prompt, context, seed, quantize }) {
   const model = await llama.loadModel({ modelPath: file });
   const ctx = await model.createContext({ contextSize: context, batchSize: 512, threads: 2 });
   const sequence = ctx.getSequence();
   const vocab = model.fileInfo.metadata.tokenizer.ggml.tokens.length;
-  const tokens = randomTokens(prompt, vocab, seed);
+  const tokens = quantize ? textTokens(prompt, seed) : randomTokens(prompt, vocab, seed);
   const first = Math.max(0, prompt - PROMPT_POSITIONS);
   const wanted = { generateNext: { token: true, logits: true } };
   const rows = [];
@@ -108,15 +114,17 @@ for (const one of cases.filter((c) => wanted.test(c.name))) {
   const make = (program, ...args) => execFileSync(join(options.quern, program), args, { stdio: ["ignore", "ignore", "inherit"] });
   if (checkpoint) {
     makeCheckpoint(checkpoint, one.checkpoint, one.seed);
-    make("quern_convert", checkpoint, file, one.format);
+    make("quern", "quantize", checkpoint, file, "--type", one.format);
+  } else if (one.quantize) {
+    make("quern", "quantize", join(guide, "checkpoint"), file, "--type", one.quantize);
   } else if (!existsSync(file)) {
     make("quern_make_model", ...one.make, file);
   }
   const reference = await theirs(file, one);
   const result = compare(reference.rows, ours(checkpoint ?? file, reference, one), one.experts);
-  if (one.make && !options.models) rmSync(file);
+  if (!one.file && !options.models) rmSync(file);
   if (checkpoint) rmSync(checkpoint, { recursive: true });
-  const limit = limits[one.format];
+  const limit = limits[one.format] ?? limits.others;
   // Logits that differ by δ (standard deviation) have a divergence of about δ²/2: a near-tie is a gap of a few δ.
   const ok = result.mean < limit && (one.experts || result.gap < 4 * Math.sqrt(2 * limit));
   failed += ok ? 0 : 1;

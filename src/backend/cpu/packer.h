@@ -15,8 +15,8 @@ class CpuWeight;
 
 /// Weights hold on to it, so it has nothing left to do when it goes.
 ///
-/// One thread of low priority (nice 19), not of the pool: a step of any model goes on as if it were not
-/// there. (Not SCHED_IDLE: on a busy machine that could keep `remove` waiting for seconds.)
+/// One thread that runs where nobody else wants to (SCHED_IDLE), not of the pool: a step of any model goes on
+/// as if it were not there. `remove` waits for one tile at most, which on a busy machine takes a while.
 class Packer {
  public:
   explicit Packer(const Kernels& kernels) : kernels_(kernels) {}
