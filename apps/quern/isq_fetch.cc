@@ -198,7 +198,7 @@ Result<> QuantizedFetch::fetch(const std::function<Result<>(const std::string&)>
 Result<> QuantizedFetch::wait_for_room(size_t file) {
   std::unique_lock lock(mutex_);
   while (drop_early_) {
-    const auto room = fetcher_->check_space(file);
+    auto room = fetcher_->check_space(file);
     if (room) break;
     if (in_work_ == 0) return room;
     const size_t before = in_work_;

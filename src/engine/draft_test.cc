@@ -18,7 +18,6 @@ using testing::check_answer;
 using testing::FakeTokenizer;
 using testing::Fixture;
 using testing::greedy;
-using testing::kVocab;
 using testing::random_request;
 using testing::Receiver;
 using testing::run_many;

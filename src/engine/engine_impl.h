@@ -61,7 +61,7 @@ class EngineImpl final : public Engine {
   void plan_step();
   void decide(double time);
   void drop_cancelled(double time);
-  void end_all(Error error);
+  void end_all(const Error& error);
   void run_step();
   Result<> forward();
   void read_logits();

@@ -96,7 +96,7 @@ void EngineImpl::drop_cancelled(double time) {
 }
 
 /// With mutex_ held.
-void EngineImpl::end_all(Error error) {
+void EngineImpl::end_all(const Error& error) {
   for (auto& [ticket, request] : active_) {
     scheduler_.remove(ticket);
     if (!request->ended()) request->end_with(error);

@@ -28,7 +28,9 @@ bool is_range_of(const std::string& header, uint64_t first, uint64_t size) {
     if (error != std::errc()) return false;
     at = rest;
     if (next == '\0') return at == stop;
-    return at != stop && *at++ == next;
+    if (at == stop || *at != next) return false;
+    ++at;
+    return true;
   };
   if (!header.starts_with("bytes ")) return false;
   at += 6;
@@ -220,7 +222,7 @@ Result<> download_file(const RemoteFile& file, const std::filesystem::path& blob
       QUERN_TRY_VOID(download.run(stop));
     }
     meter.phase(HubProgress::Phase::checking, file.name);
-    const auto finished = partial.finish(stop, {});
+    auto finished = partial.finish(stop, {});
     if (finished) return {};
     if (finished.error().code != ErrorCode::corrupt) return finished;
     meter.take_back(file.size);

@@ -137,10 +137,12 @@ Result<IsqResult> quantize_in_situ(const std::function<Result<IsqSource>()>& ope
   const fs::path path = options.cache / fmt::format("{}.{}.{}.gguf", file_name(options.id), type, key);
   IsqResult result;
   result.from_cache = true;
-  if ((result.source = open_result(path)) != nullptr) return result;
+  result.source = open_result(path);
+  if (result.source != nullptr) return result;
   QUERN_TRY_VOID(make_folders(options.cache));
   QUERN_TRY(const FileLock lock, FileLock::take(path.string() + ".lock", stop, options.waiting));
-  if ((result.source = open_result(path)) != nullptr) return result;  // another process was first
+  result.source = open_result(path);  // another process may have been first
+  if (result.source != nullptr) return result;
   QUERN_TRY(const IsqSource source, open());
   QuantizeOptions how = isq_quantize_options(options, stop);
   how.arrivals = source.arrivals;

@@ -25,14 +25,12 @@ void add_json_string(Text& out, std::string_view text, bool ascii) {
         name != std::string_view::npos) {
       out.add('\\');
       out.add(kNames[name]);
-    } else if (c.code >= 0 && c.code < 0x20) {
+    } else if ((c.code >= 0 && c.code < 0x20) || (ascii && c.code >= 0x80 && c.code < 0x10000)) {
       add_escaped_unit(out, static_cast<uint32_t>(c.code));
     } else if (ascii && c.code >= 0x10000) {
       const auto high = static_cast<uint32_t>(c.code) - 0x10000;
       add_escaped_unit(out, 0xD800 + (high >> 10));
       add_escaped_unit(out, 0xDC00 + (high & 0x3FF));
-    } else if (ascii && c.code >= 0x80) {
-      add_escaped_unit(out, static_cast<uint32_t>(c.code));
     } else {
       out.add(text.substr(i, c.next - i));
     }
