@@ -43,7 +43,8 @@ class ByteBuilder {
     return key(name, gguf::ValueType::string).text(value);
   }
   /// Dimensions innermost first, as the file has them.
-  ByteBuilder& tensor(std::string_view name, const std::vector<uint64_t>& dims, uint32_t dtype, uint64_t offset) {
+  ByteBuilder& tensor(std::string_view name, const std::vector<uint64_t>& dims, uint32_t dtype,
+                      uint64_t offset) {
     text(name).put(static_cast<uint32_t>(dims.size()));
     for (const uint64_t d : dims) put(d);
     return put(dtype).put(offset);
