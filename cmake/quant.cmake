@@ -9,7 +9,3 @@ foreach(format IN LISTS formats)
   endif()
 endforeach()
 file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/quant/formats.inc CONTENT "${lines}")
-
-# Every ISA computes the same bits: products and sums are fused into one rounding only where the code says so.
-file(GLOB_RECURSE exact CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/quant/*.cc ${CMAKE_SOURCE_DIR}/src/backend/cpu/isa/*.cc)
-set_property(SOURCE ${exact} APPEND PROPERTY COMPILE_OPTIONS -ffp-contract=off)

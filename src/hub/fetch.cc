@@ -26,18 +26,13 @@ std::string in_units(uint64_t bytes) {
 
 }  // namespace
 
-uint64_t Fetcher::space_for(const std::string& repo, std::span<const RemoteFile> files) const {
+Result<> Fetcher::check_space(const std::string& repo, std::span<const RemoteFile> files) const {
   uint64_t needed = 0;
   for (const RemoteFile& file : files) {
     const fs::path blob = cache_.blob(repo, file.etag);
     const uint64_t have = has_blob(blob, file.size) ? file.size : PartialFile::bytes_on_disk(blob);
     needed += file.size - std::min(have, file.size);
   }
-  return needed;
-}
-
-Result<> Fetcher::check_space(const std::string& repo, std::span<const RemoteFile> files) const {
-  const uint64_t needed = space_for(repo, files);
   const auto free = cache_.free_bytes();
   if (!free || needed <= *free) return {};
   return fail(

@@ -34,8 +34,6 @@ class Fetcher {
   /// One file; nothing when the cache has it.
   Result<> fetch_one(const std::string& repo, const std::string& commit, const std::string& name,
                      const RemoteFile& file);
-  /// Bytes of the disk that the files will take beyond what is there of them.
-  uint64_t space_for(const std::string& repo, std::span<const RemoteFile> files) const;
   Result<> check_space(const std::string& repo, std::span<const RemoteFile> files) const;
 
  private:

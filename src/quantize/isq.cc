@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <set>
 
 #include "core/file.h"
 #include "core/file_lock.h"
@@ -106,6 +107,11 @@ Result<std::string> content_key(const IsqContent& content) {
   const bool other = !content.tokenizer_folder.empty();
   for (const char* name : kTextFiles)
     QUERN_TRY_VOID(add(other ? content.tokenizer_folder : content.folder, name));
+  // A tokenizer of its own may lie in a GGUF file.
+  std::set<std::string> vocabularies;
+  for (const auto& entry : fs::directory_iterator(content.tokenizer_folder, ignored))
+    if (entry.path().extension() == ".gguf") vocabularies.insert(entry.path().filename());
+  for (const std::string& name : vocabularies) QUERN_TRY_VOID(add(content.tokenizer_folder, name.c_str()));
   std::map<std::string, std::string> weights = content.weights;
   if (weights.empty()) {
     QUERN_TRY(const auto names, safetensors::weight_files(content.folder));

@@ -324,8 +324,11 @@ test("a full disk under the result is an error, and nothing of it stays", async 
   const home = new Home();
   const server = await home.start({ XDG_CACHE_HOME: disk.folder, LLM_ALLOWED_MODELS: `${REPO},quern/guide` }, { ready: false });
   let models;
-  do models = (await (await fetch(server.url + "/health/ready")).json()).models;
-  while (models[0].state !== "failed" || models[1].state !== "ready");
+  do {
+    await sleep(20);
+    models = (await (await fetch(server.url + "/health/ready")).json()).models;
+    assert.notEqual(models[0].state, "ready");
+  } while (models[0].state !== "failed" || models[1].state !== "ready");
   assert.match(models[0].error, /reserve \d+ bytes: the disk is full/);
   assert.match(await chat(server, "quern/guide"), /8091/);
   assert.ok(hub.bytesSent < SIZE / 4, "before the shards were fetched");
