@@ -3,10 +3,10 @@
 //
 // usage: node quantizer.mjs [--only REGEX]
 import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { bin, checkpoint, fullPrecision, quality, quantize, run, scratch } from "../../bench/quality/measure.mjs";
+import { bin, calibration, checkpoint, fullPrecision, quality, quantize, run, scratch } from "../../bench/quality/measure.mjs";
 
 const { values: options } = parseArgs({ options: { only: { type: "string", default: "" } } });
 const libraries = join(import.meta.dirname, "../../node_modules/@node-llama-cpp/linux-x64/bins/linux-x64");
@@ -17,10 +17,8 @@ if (!existsSync(libraries)) {
 const library = (name) => join(libraries, readdirSync(libraries).find((file) => file.startsWith(`lib${name}.`)));
 let failed = 0;
 
-// An importance matrix of text that the encoders are not judged by.
-const facts = join(checkpoint, "../facts"), text = scratch("calibration.txt"), matrix = scratch("guide.imatrix");
-writeFileSync(text, readdirSync(facts).map((file) => readFileSync(join(facts, file), "utf8")).join("\n"));
-run("quern", ["imatrix", checkpoint, "--file", text, matrix]);
+const matrix = scratch("guide.imatrix");
+run("quern", ["imatrix", checkpoint, "--file", calibration(), matrix]);
 
 if (!options.only) {
   const { status, stdout, stderr } = spawnSync(join(bin, "quern_encoder_errors"), [library("ggml-base"), checkpoint, matrix], { encoding: "utf8" });
