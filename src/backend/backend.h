@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -24,6 +25,7 @@ class DeviceBuffer {
 };
 
 /// Dense f32 activations in device memory, row-major: element (r, c) is data[r · stride + c]. Does not own.
+/// Only a backend may follow `data`; whoever wants the values on the host asks `read` for a copy.
 struct Tensor {
   float* data = nullptr;
   int64_t rows = 0;
@@ -87,6 +89,21 @@ struct SequenceSlice {
   std::span<const int32_t> blocks;
 };
 
+/// What a step's ops are told about its rows (models/model.h: ForwardBatch), for a device to take over once
+/// instead of once an op.
+struct StepInputs {
+  std::span<const int32_t> tokens;
+  std::span<const int32_t> positions;
+  std::span<const SequenceSlice> sequences;
+  std::span<const int32_t> logit_rows;
+};
+
+/// Memory of a device that has its own.
+struct DeviceMemory {
+  uint64_t total = 0;
+  uint64_t free = 0;
+};
+
 enum class RopeStyle : uint8_t {
   interleaved,  // rotates (x[2i], x[2i+1]): GGUF's llama
   half_split,   // rotates (x[i], x[i + n/2]): NeoX, Hugging Face; GGUF's phi3, qwen2, qwen3
@@ -113,9 +130,10 @@ struct MatmulTarget {
   bool accumulate = false;
 };
 
-/// Ops run in the order of the calls. Not thread-safe: an engine holds `step_mutex` for a whole step, so that
-/// several models can share one device. Shapes are the caller's duty (checked in dev builds); what can fail
-/// returns a Result.
+/// Ops run in the order of the calls, on a device perhaps after they have returned; the host memory that they
+/// are given is read before. Not thread-safe: an engine holds `step_mutex` for a whole step, so that several
+/// models can share one device. Shapes are the caller's duty (checked in dev builds); what can fail returns a
+/// Result. Ops return nothing: a device that fails in the middle of a step says so in `end_step`.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -124,7 +142,10 @@ class Backend {
   std::mutex step_mutex;
 
   // ---- memory
+  /// resource_exhausted when the device has no such memory.
   virtual Result<std::unique_ptr<DeviceBuffer>> alloc(size_t bytes) = 0;
+  /// Empty where weights and caches lie in the machine's own memory.
+  virtual std::optional<DeviceMemory> memory() const { return std::nullopt; }
   /// A 2-D matrix or 3-D expert stack, any known DType. `tensor.data` must outlive the weight (a backend may
   /// keep using the mapped file). Returns at once: a backend may bring the weight into its final form later,
   /// on a thread of its own; until then ops give the same results, to the bit, more slowly.
@@ -143,6 +164,14 @@ class Backend {
   virtual size_t kv_block_bytes(const KvShape& shape) const = 0;
   /// What is refused by name: a KV type that this backend does not have.
   virtual Result<> supports(KvType type) const = 0;
+
+  // ---- steps
+  /// From here to end_step, ops that are given exactly these spans (the same memory) may use a copy that was
+  /// made now, so the memory stays as it is. Other spans, and ops outside a step, work as well.
+  virtual void begin_step(const StepInputs& inputs) {}
+  /// Returns when all ops have run. Fails when the device failed since the last call: results since then mean
+  /// nothing.
+  virtual Result<> end_step() { return {}; }
 
   // ---- ops
   /// out[r] = table[ids[r]], decoded. ids are below table.rows.
@@ -181,8 +210,11 @@ class Backend {
   /// out[target[i]] += weight[i] · in[i], in order of i (deterministic).
   virtual void scatter_add(Tensor out, Tensor in, std::span<const int32_t> target,
                            std::span<const float> weight) = 0;
-  /// Copies to host memory, after all ops before it: rows · cols floats, packed.
+  /// Copies to host memory, after all ops before it: rows · cols floats, packed. Zeros when the device has
+  /// failed.
   virtual void read(float* host, Tensor in) = 0;
+  /// Copies from host memory: rows · cols floats, packed.
+  virtual void write(Tensor out, const float* host) = 0;
   /// Copies block `from` to block `to` in one layer's cache.
   virtual void kv_copy_block(KvLayer layer, const KvShape& shape, int32_t from, int32_t to) = 0;
 };

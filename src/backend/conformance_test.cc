@@ -370,6 +370,9 @@ TEST_P(Isa, GatherScatterRead) {
   std::vector<float> host(2 * 20);
   backend->read(host.data(), sum.view.slice_cols(50, 20));
   EXPECT_EQ(host[21], sum.at(1, 51));
+  backend->write(sum.view.slice_cols(1, 20), host.data());
+  EXPECT_EQ(sum.at(1, 2), host[21]);
+  EXPECT_EQ(sum.at(1, 20), host[39]);
 }
 
 TEST_P(Isa, UnalignedFilesGiveTheSameBits) {

@@ -33,7 +33,7 @@ Result<std::pair<EngineOptions, int64_t>> size_cache(const Backend& backend, con
     log::warn("the context asked for is longer than the model's; using the model's",
               {{"asked", options.context}, {"model", trained}});
   const int64_t wanted = options.context > 0 ? std::min(options.context, trained) : trained;
-  const uint64_t budget = options.kv_bytes > 0 ? options.kv_bytes : available_memory() / 10 * 9;
+  const uint64_t budget = options.kv_bytes > 0 ? options.kv_bytes : available_memory(backend) / 10 * 9;
   QUERN_TRY(const KvPlan kv,
             plan_kv({.block_bytes = backend.kv_block_bytes(shape) * static_cast<uint64_t>(config.layers),
                      .block_size = options.block_size,

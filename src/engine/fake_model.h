@@ -98,6 +98,7 @@ class FakeBackend : public Backend {
     std::abort();
   }
   void read(float*, Tensor) override { std::abort(); }
+  void write(Tensor, const float*) override { std::abort(); }
   void kv_copy_block(KvLayer, const KvShape&, int32_t, int32_t) override { std::abort(); }
 };
 

@@ -56,6 +56,11 @@ uint64_t available_memory() {
   return bytes == kUnlimited ? uint64_t{4} << 30 : bytes;  // nothing says: a careful guess
 }
 
+uint64_t available_memory(const Backend& backend) {
+  const auto device = backend.memory();
+  return device ? device->free : available_memory();
+}
+
 void release_heap() {
 #ifdef __GLIBC__
   malloc_trim(0);

@@ -64,7 +64,8 @@ class ModelHostImpl final : public ModelHost {
       : backend_(backend),
         options_(std::move(options)),
         observer_(observer),
-        limit_(options_.load.memory_limit > 0 ? options_.load.memory_limit : available_memory() / 10 * 9) {
+        limit_(options_.load.memory_limit > 0 ? options_.load.memory_limit
+                                              : available_memory(backend) / 10 * 9) {
     for (const std::string& id : options_.models)
       entries_.push_back({.status = {.id = id}, .turn = Turn::ahead});
     if (options_.fetch) fetcher_ = std::jthread([this](const std::stop_token& stop) { fetch_all(stop); });

@@ -143,7 +143,7 @@ Result<std::shared_ptr<ServedModel>> open_model(Backend& backend, const ModelFil
   if (options.transform) {
     QUERN_TRY(served, options.transform(files.reference, std::move(served.source), {}, {}));
   }
-  const uint64_t limit = options.memory_limit > 0 ? options.memory_limit : available_memory() / 10 * 9;
+  const uint64_t limit = options.memory_limit > 0 ? options.memory_limit : available_memory(backend) / 10 * 9;
   QUERN_TRY(const MemoryPlan plan, plan_memory(backend, *served.source, options.engine, limit, 1));
   if (served.fill) QUERN_TRY_VOID(served.fill({}, {}));
   return open_model(backend, files.reference, std::move(served.source), plan, options.engine, {}, observer);

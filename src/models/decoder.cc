@@ -28,6 +28,7 @@ Result<> Decoder::forward(const ForwardBatch& batch, KvCache& cache, std::span<f
   heads_ = scratch_.heads.slice_rows(0, rows);
   if (rows == 0) return {};
 
+  backend_.begin_step({batch.tokens, positions_, batch.sequences, batch.logit_rows});
   backend_.embed(x_, *weights_.embedding, batch.tokens);
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     const DecoderLayer& layer = weights_.layers[i];
@@ -37,6 +38,7 @@ Result<> Decoder::forward(const ForwardBatch& batch, KvCache& cache, std::span<f
     run_feed_forward(layer);
   }
   if (x_.rows > 0) run_head(logits);
+  QUERN_TRY_VOID(backend_.end_step());
   return weights_.source->check();
 }
 

@@ -54,7 +54,8 @@ class Model {
   /// Runs one step and writes logit_rows.size() × vocab floats to `logits`. Each row's logits are the same to
   /// the bit whatever else is in the step, and however a prompt is cut into steps. Fails, with nothing run,
   /// on a token that is not in the vocabulary, on more than max_batch_rows rows, and on parts that do not fit
-  /// together; and, with results that mean nothing, when the model's file was changed under it.
+  /// together; and, with results that mean nothing, when the device failed or the model's file was changed
+  /// under it.
   virtual Result<> forward(const ForwardBatch& batch, KvCache& cache, std::span<float> logits) = 0;
   /// Tells a source that holds memory which of its tensors will not be read again: those whose weights are in
   /// their final form. Between steps, with the backend's step_mutex held. False: there is more to come.

@@ -26,6 +26,7 @@ class ObservingBackend final : public Backend {
   std::string_view name() const override { return inner_.name(); }
   std::string description() const override { return inner_.description(); }
   Result<std::unique_ptr<DeviceBuffer>> alloc(size_t bytes) override { return inner_.alloc(bytes); }
+  std::optional<DeviceMemory> memory() const override { return inner_.memory(); }
   Result<std::unique_ptr<Weight>> prepare(const RawTensor& tensor) override {
     QUERN_TRY(auto weight, inner_.prepare(tensor));
     const auto experts = static_cast<size_t>(weight->experts), cols = static_cast<size_t>(weight->cols);
@@ -47,6 +48,8 @@ class ObservingBackend final : public Backend {
   size_t kv_block_bytes(const KvShape& shape) const override { return inner_.kv_block_bytes(shape); }
   Result<> supports(KvType type) const override { return inner_.supports(type); }
 
+  void begin_step(const StepInputs& inputs) override { inner_.begin_step(inputs); }
+  Result<> end_step() override { return inner_.end_step(); }
   void embed(Tensor out, const Weight& table, std::span<const int32_t> ids) override {
     inner_.embed(out, table, ids);
   }
@@ -91,6 +94,7 @@ class ObservingBackend final : public Backend {
     inner_.scatter_add(out, in, target, weight);
   }
   void read(float* host, Tensor in) override { inner_.read(host, in); }
+  void write(Tensor out, const float* host) override { inner_.write(out, host); }
   void kv_copy_block(KvLayer layer, const KvShape& shape, int32_t from, int32_t to) override {
     inner_.kv_copy_block(layer, shape, from, to);
   }

@@ -242,6 +242,12 @@ void CpuBackend::read(float* host, Tensor in) {
     std::memcpy(host + r * in.cols, in.data + r * in.stride, static_cast<size_t>(in.cols) * sizeof(float));
 }
 
+void CpuBackend::write(Tensor out, const float* host) {
+  for (int64_t r = 0; r < out.rows; ++r)
+    std::memcpy(out.data + r * out.stride, host + r * out.cols,
+                static_cast<size_t>(out.cols) * sizeof(float));
+}
+
 }  // namespace quern::cpu
 
 namespace quern {

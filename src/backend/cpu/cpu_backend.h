@@ -77,6 +77,7 @@ class CpuBackend final : public Backend {
   void scatter_add(Tensor out, Tensor in, std::span<const int32_t> target,
                    std::span<const float> weight) override;
   void read(float* host, Tensor in) override;
+  void write(Tensor out, const float* host) override;
   void kv_copy_block(KvLayer layer, const KvShape& shape, int32_t from, int32_t to) override;
 
  private:
