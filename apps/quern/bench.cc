@@ -70,6 +70,9 @@ Result<WeightCount> count_weights(const WeightSource& source, const ModelConfig&
   return count;
 }
 
+/// Rows of a prompt that go into one step.
+int64_t chunk_of(const Backend& backend) { return std::max<int64_t>(backend.prompt_rows(), 512); }
+
 /// Runs a model by itself: `sequences` sequences side by side, each in its own blocks.
 class Runner {
  public:
@@ -81,7 +84,9 @@ class Runner {
                                              model.config().layers, runner.blocks_each_ * sequences));
     runner.blocks_.resize(static_cast<size_t>(runner.blocks_each_ * sequences));
     std::iota(runner.blocks_.begin(), runner.blocks_.end(), 0);
-    runner.logits_.resize(static_cast<size_t>(sequences * model.config().vocab));
+    const auto logits = static_cast<size_t>(sequences * model.config().vocab);
+    QUERN_TRY(runner.logits_memory_, backend.alloc_host(logits * sizeof(float)));
+    runner.logits_ = {static_cast<float*>(runner.logits_memory_->data()), logits};
     return runner;
   }
 
@@ -129,7 +134,8 @@ class Runner {
   std::unique_ptr<KvCache> cache_;
   int64_t blocks_each_ = 0;
   std::vector<int32_t> blocks_, tokens_;
-  std::vector<float> logits_;
+  std::unique_ptr<DeviceBuffer> logits_memory_;
+  std::span<float> logits_;
 };
 
 /// Seconds of the median run; the first run warms up and does not count.
@@ -152,7 +158,7 @@ class Bench {
       : backend_(backend), model_(model), weights_(weights), limits_(limits), flags_(flags) {}
 
   Result<Measured> prefill() {
-    const int64_t tokens = flags_.prompt, chunk = 512;
+    const int64_t tokens = flags_.prompt, chunk = chunk_of(backend_);
     QUERN_TRY(Runner runner, Runner::create(backend_, model_, 1, flags_.depth + tokens));
     QUERN_TRY_VOID(runner.prefill(0, 0, flags_.depth, chunk));
     QUERN_TRY(const double seconds,
@@ -229,6 +235,7 @@ Result<> bench(const BenchFlags& flags) {
   QUERN_TRY(const auto source, open_model_source(files, config.model_path));
   QUERN_TRY(const auto backend, backend_of(config));
   ModelOptions options;
+  options.max_batch_rows = chunk_of(*backend);
   options.context = flags.depth + std::max(flags.prompt, flags.generate);
   QUERN_TRY(const auto model, load_model(*source, *backend, options));
   backend->settle();  // what is measured is the speed that stays

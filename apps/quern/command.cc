@@ -5,6 +5,8 @@
 #include <array>
 #include <cstdio>
 
+#include "backend/choose.h"
+
 namespace quern {
 
 int report(const Error& error) {
@@ -48,7 +50,10 @@ Result<Config> CommonFlags::load(bool quiet) const {
 Result<std::unique_ptr<Backend>> backend_of(const Config& config) {
   CpuOptions options;
   options.threads = config.threads;
-  return make_backend(config.device, options);
+  std::string note;
+  auto backend = choose_backend(config.device, options, note);
+  if (!note.empty()) log::info("the GPU backend is not used", {{"why", note}});
+  return backend;
 }
 
 std::string model_or_default(const std::string& reference, const Config& config) {

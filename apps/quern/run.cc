@@ -246,6 +246,7 @@ Result<> run(RunFlags flags) {
   options.transform = isq_of(config);
   options.engine.context = config.context_size;
   options.engine.max_running = 1;
+  options.engine.chunk_rows = backend->prompt_rows();
   options.engine.prefix_caching = config.prefix_caching;
   QUERN_TRY(const ModelFiles files, model_files(flags, config));
   QUERN_TRY(auto model, open_model(*backend, files, options));

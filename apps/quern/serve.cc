@@ -20,7 +20,7 @@ using namespace std::chrono_literals;
 /// How long running requests have to finish once a signal has come.
 constexpr auto kGrace = 30s;
 
-HostOptions host_options(const Config& config) {
+HostOptions host_options(const Config& config, const Backend& backend) {
   HostOptions options;
   options.models = config.allowed_models;
   options.load.model_path = config.model_path;
@@ -29,6 +29,7 @@ HostOptions host_options(const Config& config) {
   options.load.engine.max_running = config.max_concurrent_requests;
   options.load.engine.max_queued = config.max_queued_requests;
   options.load.engine.queue_timeout = std::chrono::milliseconds(config.queue_timeout_ms);
+  options.load.engine.chunk_rows = backend.prompt_rows();
   options.load.engine.context = config.context_size;
   options.load.engine.block_size = config.block_size;
   options.load.engine.prefix_caching = config.prefix_caching;
@@ -79,7 +80,7 @@ Result<> serve(const CommonFlags& flags) {
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   QUERN_TRY(const Config config, flags.load(false));
   QUERN_TRY(const auto backend, backend_of(config));
-  HostOptions options = host_options(config);
+  HostOptions options = host_options(config, *backend);
   QUERN_TRY(HubOptions hub, hub_options(flags, config));
   options.fetch = fetch_through(Hub(std::move(hub)), config);
   if (auto supported = backend->supports(options.load.engine.kv_type); !supported)

@@ -144,6 +144,8 @@ class Backend {
   // ---- memory
   /// resource_exhausted when the device has no such memory.
   virtual Result<std::unique_ptr<DeviceBuffer>> alloc(size_t bytes) = 0;
+  /// Memory of the host that `read` is fastest into.
+  virtual Result<std::unique_ptr<DeviceBuffer>> alloc_host(size_t bytes) { return alloc(bytes); }
   /// Empty where weights and caches lie in the machine's own memory.
   virtual std::optional<DeviceMemory> memory() const { return std::nullopt; }
   /// A 2-D matrix or 3-D expert stack, any known DType. `tensor.data` must outlive the weight (a backend may
@@ -166,6 +168,8 @@ class Backend {
   virtual Result<> supports(KvType type) const = 0;
 
   // ---- steps
+  /// Rows of a prompt that one step should have at most: with more it is hardly faster a row.
+  virtual int64_t prompt_rows() const { return 256; }
   /// From here to end_step, ops that are given exactly these spans (the same memory) may use a copy that was
   /// made now, so the memory stays as it is. Other spans, and ops outside a step, work as well.
   virtual void begin_step(const StepInputs& inputs) {}

@@ -525,7 +525,11 @@ TEST(CpuBackend, RefusesByName) {
   const auto isa = make_cpu_backend({.threads = 1, .isa = "avx1024"});
   ASSERT_FALSE(isa.has_value());
   EXPECT_NE(isa.error().message.find("scalar"), std::string::npos);
-  EXPECT_EQ(make_backend("cuda:1").error().code, ErrorCode::unsupported);
+  const auto far = make_backend("cuda:4711");  // without the plug-in, without a driver, or without so many
+  ASSERT_FALSE(far.has_value());
+  EXPECT_TRUE(far.error().code == ErrorCode::unsupported || far.error().code == ErrorCode::unavailable);
+  EXPECT_EQ(far.error().message.find("LLM_DEVICE: cuda:4711: cuda: "), 0u) << far.error().message;
+  EXPECT_EQ(make_backend("cuda:1x").error().code, ErrorCode::invalid_argument);
   EXPECT_EQ(make_backend("tpu").error().code, ErrorCode::invalid_argument);
 }
 

@@ -64,6 +64,7 @@ class EngineImpl final : public Engine {
   void end_all(const Error& error);
   void run_step();
   Result<> forward();
+  Result<> make_room_for_logits();
   void read_logits();
   void advance(ActiveRequest& request, const PlannedSlice& slice, std::span<float> logits);
   void commit_step();
@@ -94,7 +95,8 @@ class EngineImpl final : public Engine {
   std::vector<int32_t> tokens_, logit_rows_;
   std::vector<SequenceSlice> sequences_;
   std::vector<LogitRow> rows_;
-  std::vector<float> logits_;
+  std::unique_ptr<DeviceBuffer> logits_memory_;
+  std::span<float> logits_;  // of this step, in it
   std::vector<NextTokens> next_tokens_;
   double forward_seconds_ = 0;
   bool source_released_ = false;  // the model's source holds no memory that can be given back

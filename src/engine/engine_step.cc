@@ -136,12 +136,25 @@ Result<> EngineImpl::forward() {
       logit_rows_.push_back(first + static_cast<int32_t>(row));
     }
   }
-  logits_.resize(rows_.size() * static_cast<size_t>(parts_.model->config().vocab));
+  QUERN_TRY_VOID(make_room_for_logits());
   const std::lock_guard turn(parts_.backend.step_mutex);
   const double begin = now();
   QUERN_TRY_VOID(parts_.model->forward(
       {.tokens = tokens_, .sequences = sequences_, .logit_rows = logit_rows_}, *parts_.cache, logits_));
   forward_seconds_ = now() - begin;
+  return {};
+}
+
+Result<> EngineImpl::make_room_for_logits() {
+  const size_t count = rows_.size() * static_cast<size_t>(parts_.model->config().vocab);
+  const size_t bytes = count * sizeof(float);
+  logits_ = {};
+  if (bytes == 0) return {};
+  if (logits_memory_ == nullptr || logits_memory_->size() < bytes) {
+    logits_memory_.reset();
+    QUERN_TRY(logits_memory_, parts_.backend.alloc_host(bytes + bytes / 2));
+  }
+  logits_ = {static_cast<float*>(logits_memory_->data()), count};
   return {};
 }
 

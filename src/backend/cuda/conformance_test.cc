@@ -1,0 +1,420 @@
+// Every op on every format, on devices with memory of their own, against exact arithmetic.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "backend/device_for_test.h"
+#include "backend/test_util.h"
+#include "quant/grouped_for_test.h"
+
+namespace quern {
+namespace {
+
+using namespace quern::testing;
+
+/// Halves as activations, f32 sums: far better than the 5e-4 that int8 activations are allowed.
+constexpr double kMatmulLimit = 1e-6;
+
+using Device = DeviceTest;
+INSTANTIATE_TEST_SUITE_P(All, Device, ::testing::ValuesIn(device_names()),
+                         [](const auto& test) { return test.param; });
+
+std::vector<float> multiply(Backend& backend, const Weight& w, const TestTensor& x,
+                            const Vector* bias = nullptr, std::span<const float> before = {}) {
+  const DeviceTensor in(backend, x.view.rows, x.view.cols, x.values);
+  const DeviceTensor out(backend, x.view.rows, w.rows, before);
+  backend.matmul(out.view, w, in.view, bias, !before.empty());
+  return out.values();
+}
+
+struct Size {
+  int64_t rows, cols, batch;
+};
+
+TEST_P(Device, MatmulOfEveryFormat) {
+  uint32_t seed = 1;
+  for (const QuantInfo* info : all_quants()) {
+    const int64_t unit = info->block > 32 ? info->block : 32;
+    std::vector<Size> sizes = {{20, unit, 1},      {33, 2 * unit, 3},  {16, 3 * unit, 8},
+                               {130, 2 * unit, 9}, {20, 5 * unit, 32}, {70, 4 * unit, 65}};
+    if (info->block == 1) sizes.insert(sizes.end(), {{9, 5, 2}, {17, 100, 5}, {5, 1, 40}});
+    if (!emulated())
+      sizes.insert(sizes.end(), {{300, 16 * unit, 17},
+                                 {520, 8 * unit, 64},
+                                 {129, 16 * unit, 128},
+                                 {129, 4 * unit, 300},
+                                 {144, 4096, 1},
+                                 {144, 4096, 16}});
+    for (const Size& size : sizes) {
+      const TestMatrix m = random_matrix(*info, {size.rows, size.cols}, ++seed);
+      const TestTensor x = TestTensor::random(size.batch, size.cols, ++seed);
+      auto w = backend_->prepare(m.tensor);
+      ASSERT_TRUE(w.has_value()) << w.error().message;
+      EXPECT_LE(nmse(multiply(*backend_, **w, x), exact_matmul(m.exact, size.rows, size.cols, x.view)),
+                kMatmulLimit)
+          << fmt::format("{} {}x{} batch {}", info->name, size.rows, size.cols, size.batch);
+    }
+  }
+}
+
+/// Enough outputs that no kernel of many columns gives way to one of fewer (cuda_matmul.cc).
+TEST_P(Device, MatmulOfManyOutputs) {
+  if (emulated()) GTEST_SKIP() << "the emulator has one wide kernel";
+  for (const char* name : {"Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_K", "Q6_K", "Q2_K", "Q3_K", "Q8_0", "F16"}) {
+    const QuantInfo& info = *find_quant(name);
+    const int64_t cols = info.block > 64 ? info.block : 64;
+    const TestMatrix m = random_matrix(info, {17000, cols}, 31);
+    auto w = backend_->prepare(m.tensor);
+    ASSERT_TRUE(w.has_value()) << w.error().message;
+    for (const int64_t batch : {16, 32, 64, 128, 256}) {
+      const TestTensor x = TestTensor::random(batch, cols, 32);
+      const auto all = multiply(*backend_, **w, x);
+      // Some rows of each block are enough.
+      std::vector<float> got;
+      std::vector<double> expected;
+      for (int64_t n = 5; n < 17000; n += 61) {
+        const auto one =
+            exact_matmul(std::span(m.exact).subspan(static_cast<size_t>(n * cols), static_cast<size_t>(cols)),
+                         1, cols, x.view);
+        expected.insert(expected.end(), one.begin(), one.end());
+        for (int64_t r = 0; r < batch; ++r) got.push_back(all[static_cast<size_t>(r * 17000 + n)]);
+      }
+      EXPECT_LE(nmse(got, expected), kMatmulLimit) << name << " batch " << batch;
+    }
+  }
+}
+
+/// Activations that halves hold exactly, few enough that the sums stay exact, too, and 4-bit codes: what the
+/// narrow kernel computes has no rounding but that of the scales' products.
+TEST_P(Device, NarrowMatmulRoundsOnlySums) {
+  for (const char* name : {"Q4_0", "Q4_K", "Q6_K", "Q8_0", "Q2_K", "Q3_K", "Q5_1", "F16"}) {
+    const TestMatrix m = random_matrix(*find_quant(name), {33, 512}, 7);
+    TestTensor x(4, 512);
+    std::mt19937 rng(3);
+    for (float& v : x.values) v = static_cast<float>(static_cast<int>(rng() % 255) - 127);
+    auto w = backend_->prepare(m.tensor);
+    ASSERT_TRUE(w.has_value());
+    EXPECT_LE(nmse(multiply(*backend_, **w, x), exact_matmul(m.exact, 33, 512, x.view)), 1e-11) << name;
+  }
+}
+
+TEST_P(Device, RangesOfActivationsAndWeights) {
+  for (const char* name : {"Q4_0", "BF16", "F32", "Q8_K", "Q4_K"}) {
+    for (const float scale : {1e-20f, 1e-6f, 1e6f, 1e20f}) {
+      TestMatrix m = random_matrix(*find_quant(name), {16, 256}, 5);
+      TestTensor x = TestTensor::random(3, 256, 6, scale);
+      auto w = backend_->prepare(m.tensor);
+      EXPECT_LE(nmse(multiply(*backend_, **w, x), exact_matmul(m.exact, 16, 256, x.view)), kMatmulLimit)
+          << name << " " << scale;
+    }
+  }
+  for (const char* name : {"BF16", "F32", "Q8_K"}) {  // whose numbers reach beyond those of halves
+    for (const float scale : {1e-12f, 1e12f}) {
+      const QuantInfo& info = *find_quant(name);
+      TestMatrix m = random_matrix(info, {16, 256}, 5);
+      std::vector<float> values = m.exact;
+      for (float& v : values) v *= scale;
+      info.encode(values.data(), m.bytes.data(), values.size(), nullptr);
+      m.tensor.data = m.bytes;
+      info.decode(m.bytes.data(), m.exact.data(), m.exact.size());
+      const TestTensor x = TestTensor::random(3, 256, 6);
+      auto w = backend_->prepare(m.tensor);
+      EXPECT_LE(nmse(multiply(*backend_, **w, x), exact_matmul(m.exact, 16, 256, x.view)), kMatmulLimit)
+          << name << " " << scale;
+    }
+  }
+}
+
+TEST_P(Device, ARowDoesNotDependOnItsNeighbours) {
+  const TestMatrix m = random_matrix(*find_quant("Q4_K"), {48, 512}, 21);
+  auto w = backend_->prepare(m.tensor);
+  const TestTensor x = TestTensor::random(40, 512, 22);
+  const auto rows = [&](int64_t first, int64_t count) {
+    TestTensor part(count, 512);
+    std::copy_n(x.values.data() + first * 512, count * 512, part.values.data());
+    return multiply(*backend_, **w, part);
+  };
+  const auto eight = rows(0, 8), thirty = rows(0, 30);
+  for (const int64_t r : {0, 3, 7}) {
+    EXPECT_TRUE(same_bits(rows(r, 1), std::span(eight).subspan(static_cast<size_t>(r * 48), 48)));
+    const auto nine = rows(r, 9);
+    EXPECT_TRUE(
+        same_bits(std::span(nine).first(48), std::span(thirty).subspan(static_cast<size_t>(r * 48), 48)));
+  }
+}
+
+TEST_P(Device, BiasAccumulateStridesAndMulti) {
+  const TestMatrix a = random_matrix(*find_quant("Q4_K"), {40, 512}, 41);
+  const TestMatrix b = random_matrix(*find_quant("Q6_K"), {24, 512}, 42);
+  const TestMatrix c = random_matrix(*find_quant("Q4_K"), {50, 512}, 43);
+  for (const int64_t batch : {6, 20}) {
+    const TestTensor x = TestTensor::random(batch, 512, 44);
+    const auto bias_values = random_floats(40, 45);
+    const auto before = random_floats(static_cast<size_t>(batch * 40), 46);
+    auto bias = backend_->prepare_vector(bias_values);
+    auto wa = backend_->prepare(a.tensor), wb = backend_->prepare(b.tensor), wc = backend_->prepare(c.tensor);
+    const auto plain = multiply(*backend_, **wa, x);
+    const auto both = multiply(*backend_, **wa, x, bias->get(), before);
+    for (size_t i = 0; i < both.size(); ++i)
+      EXPECT_NEAR(both[i], before[i] + plain[i] + bias_values[i % 40], 1e-5 * (1 + std::fabs(plain[i])));
+
+    const DeviceTensor in(*backend_, batch, 512, x.values);
+    const std::vector<float> sevens(static_cast<size_t>(batch * 117), 7.0f);
+    const DeviceTensor wide(*backend_, batch, 40 + 24 + 50 + 3, sevens, 5);
+    const MatmulTarget targets[] = {{wide.view.slice_cols(0, 40), wa->get(), bias->get(), false},
+                                    {wide.view.slice_cols(40, 24), wb->get(), nullptr, false},
+                                    {wide.view.slice_cols(64, 50), wc->get(), nullptr, false}};
+    backend_->matmul_multi(targets, in.view);
+    const auto all = wide.values();
+    const auto one = multiply(*backend_, **wa, x, bias->get());
+    const auto two = multiply(*backend_, **wb, x), three = multiply(*backend_, **wc, x);
+    for (int64_t r = 0; r < batch; ++r) {
+      const float* row = all.data() + r * 117;
+      // Splits of K depend on how many outputs are computed together.
+      for (int64_t i = 0; i < 40; ++i) EXPECT_NEAR(row[i], one[r * 40 + i], 1e-3);
+      for (int64_t i = 0; i < 24; ++i) EXPECT_NEAR(row[40 + i], two[r * 24 + i], 1e-3);
+      for (int64_t i = 0; i < 50; ++i) EXPECT_NEAR(row[64 + i], three[r * 50 + i], 1e-3);
+      for (int64_t i = 114; i < 117; ++i) EXPECT_EQ(row[i], 7.0f);
+    }
+  }
+}
+
+TEST_P(Device, Experts) {
+  for (const char* name : {"Q4_K", "Q5_0", "F16", "Q6_K"}) {
+    const int64_t rows = 21, cols = 256;
+    const TestMatrix stack = random_matrix(*find_quant(name), {4, rows, cols}, 51);
+    const TestTensor x = TestTensor::random(9, cols, 52);
+    for (const int repeat : {1, 5}) {  // few rows an expert, and more than the narrow kernel takes
+      std::vector<int32_t> expert, source;
+      for (const int32_t e : {0, 2, 3})
+        for (int i = 0; i < (e + 1) * repeat; ++i) {
+          expert.push_back(e);
+          source.push_back((5 * i + e) % 9);
+        }
+      const auto count = static_cast<int64_t>(expert.size());
+      auto w = backend_->prepare(stack.tensor);
+      const DeviceTensor in(*backend_, 9, cols, x.values), out(*backend_, count, rows);
+      backend_->matmul_experts(out.view, **w, in.view, expert, source);
+      const auto y = out.values();
+      std::vector<double> expected;
+      for (int64_t i = 0; i < count; ++i) {
+        const auto matrix =
+            std::span(stack.exact)
+                .subspan(static_cast<size_t>(expert[i] * rows * cols), static_cast<size_t>(rows * cols));
+        const auto row = exact_matmul(matrix, rows, cols, x.view.slice_rows(source[i], 1));
+        expected.insert(expected.end(), row.begin(), row.end());
+      }
+      EXPECT_LE(nmse(y, expected), kMatmulLimit) << name << " " << repeat;
+    }
+  }
+}
+
+TEST_P(Device, MatmulOfGroupedMatrices) {
+  for (const int bits : {2, 3, 4, 8})
+    for (const bool symmetric : {true, false})
+      for (const GroupOrder order : {GroupOrder::none, GroupOrder::shuffled, GroupOrder::uneven})
+        for (const int64_t group : {int64_t{32}, int64_t{128}, int64_t{48}, int64_t{-1}}) {
+          const GroupedSpec spec{bits, group, symmetric, order, group == 32};
+          const GroupedParts parts = random_grouped(spec, 64, group == 48 ? 288 : 384, 11);
+          const GroupedMatrix matrix = parts.matrix();
+          const RawTensor tensor{"test",
+                                 DType::Grouped,
+                                 {parts.rows, parts.cols},
+                                 std::as_bytes(std::span(parts.qweight)),
+                                 &matrix};
+          const auto w = backend_->prepare(tensor);
+          ASSERT_TRUE(w.has_value()) << w.error().message;
+          for (const int64_t batch : {1, 5, 20, 70}) {
+            const TestTensor x = TestTensor::random(batch, parts.cols, 12);
+            EXPECT_LE(
+                nmse(multiply(*backend_, **w, x), exact_matmul(parts.exact, parts.rows, parts.cols, x.view)),
+                kMatmulLimit)
+                << fmt::format("{} bits, groups of {}, symmetric {}, order {}, batch {}", bits, group,
+                               symmetric, static_cast<int>(order), batch);
+            if (emulated() && batch > 5) break;
+          }
+        }
+}
+
+/// Few rows of each grouped matrix are looked at when it is loaded.
+TEST_P(Device, AGroupedMatrixThatIsNotFiniteIsRefused) {
+  GroupedParts parts = random_grouped({.bits = 4, .group_size = 32}, 64, 64, 13);
+  const uint16_t infinity = 0x7c00;
+  std::memcpy(parts.scales.data() + 2 * 63, &infinity, 2);  // the last row's first group
+  const GroupedMatrix matrix = parts.matrix();
+  const auto w = backend_->prepare(
+      {"a.weight", DType::Grouped, {64, 64}, std::as_bytes(std::span(parts.qweight)), &matrix});
+  ASSERT_FALSE(w.has_value());
+  EXPECT_EQ(w.error().code, ErrorCode::corrupt);
+  EXPECT_NE(w.error().message.find("a.weight"), std::string::npos);
+}
+
+TEST_P(Device, EmbedDecodesRows) {
+  const std::vector<int32_t> ids = {49, 0, 7, 7, 31};
+  for (const QuantInfo* info : all_quants()) {
+    const TestMatrix m = random_matrix(*info, {50, 256}, 61);
+    for (const bool table : {false, true}) {
+      auto w = table ? backend_->prepare_table(m.tensor) : backend_->prepare(m.tensor);
+      ASSERT_TRUE(w.has_value()) << w.error().message;
+      EXPECT_GT((*w)->bytes(), 0u);
+      const DeviceTensor out(*backend_, 5, 256, {}, 3);
+      backend_->embed(out.view, **w, ids);
+      const auto got = out.values();
+      // A matrix of F32 is held as halves, Q8_K's f32 scales likewise.
+      const bool rounded = info->dtype == DType::Q8_K || (info->dtype == DType::F32 && !table);
+      for (size_t i = 0; i < got.size(); ++i) {
+        const float expected = m.exact[static_cast<size_t>(ids[i / 256]) * 256 + i % 256];
+        if (rounded)
+          ASSERT_NEAR(got[i], expected, 1e-3 * std::fabs(expected) + 1e-6) << info->name;
+        else
+          ASSERT_EQ(got[i], expected) << info->name << " " << i;
+      }
+    }
+  }
+}
+
+TEST_P(Device, ElementWise) {
+  for (const int64_t cols : {1, 7, 33, 100, 2048}) {
+    const TestTensor x = TestTensor::random(5, cols, 71, 3.0f), y = TestTensor::random(5, cols, 72);
+    const auto gain_values = random_floats(static_cast<size_t>(cols), 73);
+    const DeviceTensor a(*backend_, 5, cols, x.values, 2), b(*backend_, 5, cols, y.values);
+    const DeviceTensor norm(*backend_, 5, cols), silu(*backend_, 5, cols);
+    auto gain = backend_->prepare_vector(gain_values);
+    backend_->rms_norm(norm.view, a.view, **gain, 1e-5f);
+    backend_->silu_mul(silu.view, a.view, b.view);
+    backend_->add(a.view, b.view);
+    const auto sum = a.values();
+    std::vector<double> norm_e, silu_e;
+    for (int64_t r = 0; r < 5; ++r) {
+      double power = 0;
+      for (int64_t c = 0; c < cols; ++c) power += static_cast<double>(x.at(r, c)) * x.at(r, c);
+      for (int64_t c = 0; c < cols; ++c) {
+        norm_e.push_back(x.at(r, c) / std::sqrt(power / static_cast<double>(cols) + 1e-5) * gain_values[c]);
+        silu_e.push_back(x.at(r, c) / (1 + std::exp(-static_cast<double>(x.at(r, c)))) * y.at(r, c));
+        EXPECT_EQ(sum[r * cols + c], x.at(r, c) + y.at(r, c));
+      }
+    }
+    EXPECT_LE(nmse(norm.values(), norm_e), 1e-12) << cols;
+    EXPECT_LE(nmse(silu.values(), silu_e), 1e-12) << cols;
+  }
+}
+
+TEST_P(Device, NormByHeadsInPlace) {
+  const TestTensor x = TestTensor::random(3, 4 * 80, 81);
+  const auto gain_values = random_floats(80, 82);
+  auto gain = backend_->prepare_vector(gain_values);
+  const DeviceTensor all(*backend_, 3, 320, x.values);
+  backend_->rms_norm(all.view, all.view, **gain, 1e-6f);
+  const auto got = all.values();
+  std::vector<double> expected;
+  for (int64_t i = 0; i < 12; ++i) {
+    double power = 0;
+    for (int64_t c = 0; c < 80; ++c) power += std::pow(static_cast<double>(x.values[i * 80 + c]), 2);
+    for (int64_t c = 0; c < 80; ++c)
+      expected.push_back(x.values[i * 80 + c] / std::sqrt(power / 80 + 1e-6) * gain_values[c]);
+  }
+  EXPECT_LE(nmse(got, expected), 1e-12);
+}
+
+TEST_P(Device, RopeRotatesPairs) {
+  const std::vector<int32_t> positions = {0, 1, 17, 100000};
+  const int64_t head_dim = 24, rotated = 16;
+  std::vector<float> frequency;
+  for (int i = 0; i < 8; ++i) frequency.push_back(std::pow(10000.0f, 2.0f * static_cast<float>(i) / 16));
+  auto f = backend_->prepare_vector(frequency);
+  for (const RopeStyle style : {RopeStyle::interleaved, RopeStyle::half_split}) {
+    for (const float magnitude : {1.0f, 1.25f}) {
+      const TestTensor before = TestTensor::random(4, 3 * head_dim, 91);
+      const DeviceTensor x(*backend_, 4, 3 * head_dim, before.values);
+      backend_->rope(x.view, positions, **f, {style, head_dim, rotated, magnitude});
+      const auto got = x.values();
+      for (int64_t r = 0; r < 4; ++r)
+        for (int64_t h = 0; h < 3; ++h) {
+          const float *old = before.values.data() + r * 72 + h * head_dim,
+                      *now = got.data() + r * 72 + h * head_dim;
+          for (int64_t i = 0; i < 8; ++i) {
+            const int64_t a = style == RopeStyle::interleaved ? 2 * i : i;
+            const int64_t b = style == RopeStyle::interleaved ? 2 * i + 1 : i + 8;
+            const double angle = positions[static_cast<size_t>(r)] / static_cast<double>(frequency[i]);
+            EXPECT_NEAR(now[a], magnitude * (old[a] * std::cos(angle) - old[b] * std::sin(angle)), 1e-5);
+            EXPECT_NEAR(now[b], magnitude * (old[a] * std::sin(angle) + old[b] * std::cos(angle)), 1e-5);
+          }
+          for (int64_t i = 16; i < head_dim; ++i) EXPECT_EQ(now[i], old[i]);
+        }
+    }
+  }
+}
+
+TEST_P(Device, GatherScatterReadWrite) {
+  const TestTensor x = TestTensor::random(4, 70, 95), before = TestTensor::random(2, 70, 96);
+  const DeviceTensor in(*backend_, 4, 70, x.values), out(*backend_, 3, 70),
+      sum(*backend_, 2, 70, before.values);
+  backend_->gather_rows(out.view, in.view, std::vector<int32_t>{3, 0, 3});
+  const auto rows = out.values();
+  backend_->scatter_add(sum.view, out.view, std::vector<int32_t>{1, 1, 0},
+                        std::vector<float>{0.5f, 2.0f, -1.0f});
+  const auto sums = sum.values();
+  for (int64_t c = 0; c < 70; ++c) {
+    EXPECT_EQ(rows[c], x.at(3, c));
+    EXPECT_EQ(rows[70 + c], x.at(0, c));
+    EXPECT_EQ(sums[c], std::fma(-1.0f, rows[140 + c], before.at(0, c)));
+    EXPECT_EQ(sums[70 + c], std::fma(2.0f, rows[70 + c], std::fma(0.5f, rows[c], before.at(1, c))));
+  }
+  std::vector<float> part(2 * 20);
+  backend_->read(part.data(), sum.view.slice_cols(50, 20));
+  EXPECT_EQ(part[21], sums[70 + 51]);
+}
+
+// ---- what is refused
+
+TEST_P(Device, RefusesByName) {
+  EXPECT_TRUE(backend_->supports(KvType::f8e4m3).has_value());
+  const auto q8 = backend_->supports(KvType::q8_0);
+  ASSERT_FALSE(q8.has_value());
+  EXPECT_NE(q8.error().message.find("q8_0"), std::string::npos);
+  const auto too_much = backend_->alloc(size_t{1} << 46);
+  ASSERT_FALSE(too_much.has_value());
+  EXPECT_EQ(too_much.error().code, ErrorCode::resource_exhausted);
+  ASSERT_TRUE(backend_->memory().has_value());
+  EXPECT_GE(backend_->memory()->total, backend_->memory()->free);
+}
+
+#ifdef QUERN_CUDA_EMULATED
+/// What the plug-in asks of a GPU before it is used, here of the emulator: GPTQ's forms are in it, too.
+TEST(Cuda, SelfTest) {
+  const auto backend = cuda::make_device_backend(cuda::emulated_device(size_t{1} << 28), true);
+  EXPECT_TRUE(backend.has_value()) << (backend ? "" : backend.error().message);
+}
+#endif
+
+TEST_P(Device, MalformedTensorsAreErrors) {
+  TestMatrix m = random_matrix(*find_quant("Q4_K"), {2, 256}, 1);
+  RawTensor t = m.tensor;
+  t.data = t.data.first(t.data.size() - 1);
+  EXPECT_FALSE(backend_->prepare(t).has_value());
+  t = m.tensor;
+  t.shape = {2, 255};
+  EXPECT_FALSE(backend_->prepare(t).has_value());
+  t.shape = {512};
+  EXPECT_FALSE(backend_->prepare(t).has_value());
+  t.shape = {0, 256};
+  EXPECT_FALSE(backend_->prepare(t).has_value());
+  t = m.tensor;
+  t.dtype = static_cast<DType>(77);
+  EXPECT_EQ(backend_->prepare(t).error().code, ErrorCode::unsupported);
+  EXPECT_FALSE(backend_->prepare_vector(t).has_value());
+}
+
+TEST_P(Device, PreparedBytesAreWhatIsTaken) {
+  for (const QuantInfo* info : all_quants()) {
+    const TestMatrix m = random_matrix(*info, {100, 512}, 3);
+    const auto w = backend_->prepare(m.tensor);
+    ASSERT_TRUE(w.has_value());
+    EXPECT_NEAR(static_cast<double>((*w)->bytes()), static_cast<double>(backend_->prepared_bytes(m.tensor)),
+                4 * 256)
+        << info->name;
+  }
+}
+
+}  // namespace
+}  // namespace quern

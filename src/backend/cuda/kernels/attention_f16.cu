@@ -1,0 +1,9 @@
+#include "backend/cuda/kernels/attention.h"
+
+namespace quern::cuda {
+
+void launch_attention_f16(const AttentionArgs& args, int jobs, bool own, Stream stream) {
+  launch_kind<KvKind::f16>(args, jobs, own, stream);
+}
+
+}  // namespace quern::cuda

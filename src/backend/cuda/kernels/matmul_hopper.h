@@ -1,0 +1,215 @@
+// The wide product on Hopper (sm_90a): wgmma, with the weights as its left operand. Their layout is that of
+// mma's fragments, which is also what a warp gives wgmma, so they go from shared memory as codes into
+// registers, become halves there, and into the tensor cores; the activations are read by the tensor cores
+// from shared memory.
+//
+// A block is 64 or 128 outputs, 16 for each of its warps, by `cols` rows of activations. One more warp
+// copies, unit by unit and several units ahead: from each of the tiles its codes, and the activations, which
+// were laid out for it (ActivationArgs::by_units): unit after unit, each row's 64 halves in the order in
+// which the fragments take them, 16-byte parts swizzled. Codes are copied ahead of the kernel that makes the
+// activations.
+//
+// A unit's products go to the tensor cores in groups; while one is at work, the next one's weights are made.
+#pragma once
+
+#include "backend/cuda/kernels/matmul.h"
+#ifdef __CUDACC__
+#include "backend/cuda/simt/hopper.cuh"
+#endif
+
+namespace quern::cuda {
+
+#ifdef __CUDACC__
+
+/// A block's size and shared memory: stages, 1024 bytes to align them, and the barriers.
+template <Form form, int cols>
+struct HopperBlock {
+  static constexpr int kTiles = hopper_rows(cols) / kTile;
+  static constexpr int kBlocks = hopper_blocks(cols);
+  /// With many columns the accumulators need more registers than an even share, so the copying warp is one of
+  /// four that give theirs up.
+  static constexpr bool kShares = cols == 256;
+  static constexpr int kThreads = kWarp * (kTiles + (kShares ? 4 : 1));
+  /// A quarter of a multiprocessor has 16384 registers and takes every fourth warp.
+  static constexpr int kWarpsOfQuarter = (kThreads / kWarp * kBlocks + 3) / 4;
+  static constexpr int kRegisters = 16384 / (kWarp * kWarpsOfQuarter) / 8 * 8;  // of a thread
+  static constexpr int kCodes = 4 * unit_words(form.bits);                      // bytes of a tile's unit
+  static constexpr int kX = cols * kUnit * 2;
+  static constexpr int kSent = kX + kTiles * kCodes;
+  static constexpr int kStage = (kSent + 1023) / 1024 * 1024;  // the activations begin on 1024 bytes
+  static constexpr int kRoom = 208 * 1024 / kBlocks;
+  static constexpr int kStages = kRoom / kStage < 12 ? kRoom / kStage : 12;
+  static constexpr int kBytes = kStages * kStage + 1024 + 2 * kStages * 8;
+};
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+/// What a warp copies from; lane by lane.
+template <Form form, int cols>
+QUERN_DEVICE void copy_units(const MatmulArgs& args, const Packed& w, int first_tile, int first_row,
+                             int begin, int end, uint8_t* shared, hopper::Barrier* full,
+                             hopper::Barrier* empty, int lane) {
+  using namespace hopper;
+  using Block = HopperBlock<form, cols>;
+  constexpr int stages = Block::kStages;
+  const uint32_t* codes =
+      codes_of<form>(w, first_tile + lane < w.tiles ? first_tile + lane : w.tiles - 1, begin);
+  const uint16_t* x = args.x + (int64_t{begin} * args.padded_rows + first_row) * kUnit;
+  const int64_t x_step = int64_t{args.padded_rows} * kUnit;
+  const auto start_codes = [&](int i, int stage) {
+    if (lane == 0) arrive_expecting(full + stage, Block::kSent);
+    __syncwarp();
+    if (lane < Block::kTiles)
+      copy_bulk(shared + stage * Block::kStage + Block::kX + lane * Block::kCodes,
+                codes + i * unit_words(form.bits), Block::kCodes, full + stage);
+  };
+  const auto start_x = [&](int i, int stage) {
+    if (lane == 0) copy_bulk(shared + stage * Block::kStage, x + i * x_step, Block::kX, full + stage);
+  };
+  const int units = end - begin, ahead = units < stages ? units : stages;
+  for (int i = 0; i < ahead; ++i) start_codes(i, i);
+  wait_for_previous();
+  for (int i = 0; i < ahead; ++i) start_x(i, i);
+  for (int i = ahead, stage = 0, parity = 0; i < units; ++i) {
+    wait(empty + stage, parity);
+    start_codes(i, stage);
+    start_x(i, stage);
+    if (++stage == stages) stage = 0, parity ^= 1;
+  }
+}
+
+/// A warp's tile: d += weights · activations over the units.
+template <Form form, int cols>
+QUERN_DEVICE void multiply_units(float (&d)[cols / 2], const Packed& w, int tile, int begin, int end,
+                                 const uint8_t* shared, hopper::Barrier* full, hopper::Barrier* empty,
+                                 int warp, int lane) {
+  using namespace hopper;
+  using Block = HopperBlock<form, cols>;
+  constexpr int stages = Block::kStages;
+  const Zero zero = Zero::of(w.zero);
+  // Scales come from memory as the codes do, so they are asked for as early as registers allow.
+  constexpr int ahead = form.min && (cols == 64 || cols == 128) ? 2 : 4;
+  constexpr int together = cols >= 128 ? 4 : 2;  // products that go to the tensor cores as one group
+  const Heads<form> heads(w, tile, lane);
+  Raw<form> raw[ahead];
+  QUERN_UNROLL
+  for (int i = 0; i < ahead; ++i)
+    if (begin + i < end) heads.load(raw[i], begin + i);
+  wait_for_previous();
+  int stage = 0, parity = 0, before = 0;
+  uint32_t a[2][together][4];
+  keep(d);
+  for (int first = begin; first < end; first += ahead) {
+    QUERN_UNROLL
+    for (int i = 0; i < ahead; ++i) {
+      const int unit = first + i;
+      if (unit >= end) continue;
+      const uint8_t* at = shared + stage * Block::kStage;
+      wait(full + stage, parity);
+      load_codes<form>(raw[i], reinterpret_cast<const uint32_t*>(at + Block::kX + warp * Block::kCodes), lane,
+                       FromShared{});
+      const uint64_t right = descriptor(at);
+      QUERN_UNROLL
+      for (int h = 0; h < 4; h += together) {
+        uint32_t(&weights)[together][4] = a[(i * 4 + h) / together % 2];
+        QUERN_UNROLL
+        for (int j = 0; j < together; ++j) scaled<form>(weights[j], raw[i], h + j, zero);
+        wgmma_fence();
+        QUERN_UNROLL
+        for (int j = 0; j < together; ++j) wgmma<cols>(d, weights[j], right + 2 * (h + j));
+        wgmma_commit();
+        wgmma_wait<1>();  // those before: their registers are free
+        if (h == 0 && unit > begin && lane == 0) arrive(empty + before);
+      }
+      if (unit + ahead < end) heads.load(raw[i], unit + ahead);
+      before = stage;
+      if (++stage == stages) stage = 0, parity ^= 1;
+    }
+  }
+  wgmma_wait<0>();
+  keep(d);
+}
+#endif
+
+template <int code, int cols>
+__global__ void __maxnreg__((HopperBlock<Form::of(code), cols>::kRegisters))
+    hopper_wide(QUERN_ARGUMENT MatmulArgs args) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  using namespace hopper;
+  constexpr Form form = Form::of(code);
+  using Block = HopperBlock<form, cols>;
+  extern __shared__ uint8_t dynamic[];
+  uint8_t* shared = dynamic + (1024 - shared_address(dynamic) % 1024) % 1024;
+  auto* full = reinterpret_cast<Barrier*>(shared + Block::kStages * Block::kStage);
+  Barrier* empty = full + Block::kStages;
+  if (thread_x() == 0) {
+    for (int i = 0; i < Block::kStages; ++i) init(full + i, 1), init(empty + i, Block::kTiles);
+    fence_init();
+  }
+  sync_block();
+  let_next_start();
+
+  // Neighbouring blocks share weights, which come from memory; all activations stay in the cache.
+  const int chunk = block_x() % args.chunks, block = block_x() / args.chunks;
+  const Target& target = args.target[target_of(args, block)];
+  const Packed& w = target.weight;
+  const int first_tile = (block - target.first_block) * Block::kTiles;
+  const int first_row = chunk * cols;
+  const int each = (w.units + args.splits - 1) / args.splits;
+  const int begin = each * block_y(), end = begin + each < w.units ? begin + each : w.units;
+  const int lane = thread_x() % kWarp, warp = thread_x() / kWarp;
+
+  if (warp >= Block::kTiles) {
+    if constexpr (Block::kShares) give_up_registers<40>();
+    if (warp == Block::kTiles)
+      copy_units<form, cols>(args, w, first_tile, first_row, begin, end, shared, full, empty, lane);
+  } else {
+    if constexpr (Block::kShares) take_registers<232>();
+    const int tile = first_tile + warp < w.tiles ? first_tile + warp : w.tiles - 1;
+    float d[cols / 2] = {};
+    multiply_units<form, cols>(d, w, tile, begin, end, shared, full, empty, warp, lane);
+    const int rows = args.rows - first_row < cols ? args.rows - first_row : cols;
+    QUERN_UNROLL
+    for (int j = 0; j < cols / 8; ++j) {
+      QUERN_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int n = kTile * (first_tile + warp) + lane / 4 + 8 * (i / 2),
+                  m = 8 * j + 2 * (lane % 4) + i % 2;
+        if (n >= w.rows || m >= rows) continue;
+        if (args.splits == 1)
+          finish(args, target, w, n, first_row + m, d[4 * j + i]);
+        else
+          args.partial[(int64_t{block_y()} * args.rows + first_row + m) * args.cols + target.first_col + n] =
+              d[4 * j + i];
+      }
+    }
+  }
+#endif
+}
+
+template <Form form, int cols>
+void launch_hopper(const MatmulArgs& args, Grid grid, Stream stream) {
+  constexpr int bytes = HopperBlock<form, cols>::kBytes;
+  auto* kernel = &hopper_wide<form.code(), cols>;
+  QUERN_LAUNCH_SHARED(kernel, grid, (HopperBlock<form, cols>::kThreads), bytes, stream)(args);
+}
+
+template <Form form>
+constexpr HopperKernels hopper_kernels_of() {
+  return {{launch_hopper<form, 16>, launch_hopper<form, 32>, launch_hopper<form, 64>,
+           launch_hopper<form, 128>, launch_hopper<form, 256>}};
+}
+#else
+template <Form form>
+constexpr HopperKernels hopper_kernels_of() {
+  return {};  // the emulator knows no wgmma
+}
+#endif
+
+template <Form form>
+constexpr MatmulKernels kernels_of() {
+  MatmulKernels kernels = plain_kernels_of<form>();
+  kernels.hopper = hopper_kernels_of<form>();
+  return kernels;
+}
+
+}  // namespace quern::cuda

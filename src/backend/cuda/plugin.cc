@@ -1,0 +1,28 @@
+// What the program finds in libquern_cuda.so (backend/cuda_plugin.h).
+#include "backend/cuda/device.h"
+#include "backend/cuda_plugin.h"
+
+namespace quern::cuda {
+namespace {
+
+Result<std::unique_ptr<Backend>> open_backend(int index) {
+  QUERN_TRY(auto device, open_device(index));
+  return make_device_backend(std::move(device), /*tested=*/true);
+}
+
+}  // namespace
+}  // namespace quern::cuda
+
+extern "C" {
+
+__attribute__((visibility("default"))) const char* quern_cuda_build() { return QUERN_CUDA_BUILD; }
+
+__attribute__((visibility("default"))) quern::Backend* quern_cuda_open(int index, quern::Error* error) {
+  auto backend = quern::cuda::open_backend(index);
+  if (!backend) {
+    *error = std::move(backend).error();
+    return nullptr;
+  }
+  return backend->release();
+}
+}

@@ -1,0 +1,85 @@
+// Backends whose memory the host may not touch, for tests: the CUDA backend on a GPU, where there is one, and
+// on the emulator.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cuda_plugin.h"
+#ifdef QUERN_CUDA_EMULATED
+#include "backend/cuda/device.h"
+#endif
+
+namespace quern::testing {
+
+inline std::vector<std::string> device_names() {
+  return {
+#ifdef QUERN_CUDA_EMULATED
+      "emulated",
+#endif
+      "cuda"};
+}
+
+/// One for the whole program: the emulator's, or GPU 0's.
+inline Result<std::shared_ptr<Backend>> device_backend(const std::string& name) {
+#ifdef QUERN_CUDA_EMULATED
+  if (name == "emulated") {
+    QUERN_TRY(auto backend, cuda::make_device_backend(cuda::emulated_device(size_t{1} << 30)));
+    return std::shared_ptr<Backend>(std::move(backend));
+  }
+#endif
+  static const auto gpu = []() -> Result<std::shared_ptr<Backend>> {
+    QUERN_TRY(auto backend, open_cuda(0));
+    return std::shared_ptr<Backend>(std::move(backend));
+  }();
+  return gpu;
+}
+
+/// Tests over all of them. A GPU that is not there is a skip that says why.
+class DeviceTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    auto backend = device_backend(GetParam());
+    if (!backend) GTEST_SKIP() << backend.error().message;
+    backend_ = *std::move(backend);
+  }
+  void TearDown() override {
+    if (backend_ == nullptr) return;
+    const auto done = backend_->end_step();
+    EXPECT_TRUE(done.has_value()) << (done ? "" : done.error().message);
+  }
+  bool emulated() const { return GetParam() == "emulated"; }
+
+  std::shared_ptr<Backend> backend_;
+};
+
+/// Activations on a device.
+class DeviceTensor {
+ public:
+  DeviceTensor(Backend& backend, int64_t rows, int64_t cols, std::span<const float> values = {},
+               int64_t padding = 0)
+      : backend_(&backend) {
+    auto memory = backend.alloc(static_cast<size_t>(rows * (cols + padding)) * sizeof(float));
+    EXPECT_TRUE(memory.has_value()) << (memory ? "" : memory.error().message);
+    memory_ = *std::move(memory);
+    view = {static_cast<float*>(memory_->data()), rows, cols, cols + padding};
+    if (!values.empty()) backend.write(view, values.data());
+  }
+  std::vector<float> values() const {
+    std::vector<float> out(static_cast<size_t>(view.rows * view.cols));
+    backend_->read(out.data(), view);
+    return out;
+  }
+
+  Tensor view;
+
+ private:
+  Backend* backend_;
+  std::unique_ptr<DeviceBuffer> memory_;
+};
+
+}  // namespace quern::testing
