@@ -36,7 +36,7 @@ Result<> ReplayModel::forward(const ForwardBatch& batch, KvCache& cache, std::sp
   for (const SequenceSlice& s : batch.sequences) {
     const std::vector<int32_t>& text = texts_[script_.at(s.blocks[0])];
     for (; row < batch.logit_rows.size() && batch.logit_rows[row] < s.row + s.count; ++row) {
-      const auto next = static_cast<size_t>(s.start + batch.logit_rows[row] - s.row + 1);
+      const auto next = static_cast<size_t>(int64_t{s.start} + batch.logit_rows[row] - s.row + 1);
       if (next < text.size()) logits[row * vocab + static_cast<size_t>(text[next])] = 1e30f;
     }
   }

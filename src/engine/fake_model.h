@@ -153,7 +153,7 @@ class FakeModel : public Model {
     };
     for (const SequenceSlice& s : batch.sequences)
       for (int32_t i = 0; i < s.count; ++i)
-        slot(s, s.start + i) = batch.tokens[static_cast<size_t>(s.row + i)];
+        slot(s, s.start + i) = batch.tokens[static_cast<size_t>(int64_t{s.row} + i)];
     size_t next = 0;
     for (const SequenceSlice& s : batch.sequences) {
       std::vector<int32_t> text;

@@ -40,8 +40,9 @@ std::string head_line(uint64_t size) { return fmt::format("quern-ranges 1 {} {}"
 
 std::optional<ByteRange> parse_range(std::string_view line, uint64_t size) {
   ByteRange range;
-  const char* const end = line.data() + line.size();
-  const auto first = std::from_chars(line.data(), end, range.begin);
+  const char* const begin = line.data();
+  const char* const end = begin + line.size();
+  const auto first = std::from_chars(begin, end, range.begin);
   if (first.ec != std::errc() || first.ptr == end || *first.ptr != ' ') return std::nullopt;
   const auto second = std::from_chars(first.ptr + 1, end, range.end);
   if (second.ec != std::errc() || second.ptr != end) return std::nullopt;

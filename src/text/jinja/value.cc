@@ -44,7 +44,7 @@ Namespace* Heap::names() {
 
 Function* Heap::function(Function function) {
   bytes(sizeof(Function));
-  return &functions_.emplace_back(std::move(function));
+  return &functions_.emplace_back(function);
 }
 
 Loop* Heap::loop() {
@@ -78,12 +78,12 @@ void Scope::set(std::string_view name, Value value, Heap& heap) {
   heap.step(1 + variables_.size() / 16);
   for (auto& [key, old] : variables_) {
     if (key == name) {
-      old = std::move(value);
+      old = value;
       return;
     }
   }
   heap.bytes(sizeof(variables_[0]));
-  variables_.emplace_back(name, std::move(value));
+  variables_.emplace_back(name, value);
 }
 
 // --- Types and truth ---
