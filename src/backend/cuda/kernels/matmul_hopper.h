@@ -87,7 +87,8 @@ QUERN_DEVICE void multiply_units(float (&d)[cols / 2], const Packed& w, int tile
   constexpr int stages = Block::kStages;
   const Zero zero = Zero::of(w.zero);
   // Scales come from memory as the codes do, so they are asked for as early as registers allow.
-  constexpr int ahead = form.min && (cols == 64 || cols == 128) ? 2 : 4;
+  constexpr int ahead =
+      form.bits == 16 || (form.min && (cols == 64 || cols == 128)) ? 2 : 4;  // an even number
   constexpr int together = cols >= 128 ? 4 : 2;  // products that go to the tensor cores as one group
   const Heads<form> heads(w, tile, lane);
   Raw<form> raw[ahead];
