@@ -30,6 +30,7 @@ HostOptions host_options(const Config& config, const Backend& backend) {
   options.load.engine.max_queued = config.max_queued_requests;
   options.load.engine.queue_timeout = std::chrono::milliseconds(config.queue_timeout_ms);
   options.load.engine.chunk_rows = backend.prompt_rows();
+  options.load.engine.device_threshold = config.gpu_pressure_threshold;
   options.load.engine.context = config.context_size;
   options.load.engine.block_size = config.block_size;
   options.load.engine.prefix_caching = config.prefix_caching;

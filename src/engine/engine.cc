@@ -103,8 +103,22 @@ Result<> EngineImpl::check(const Request& request) const {
   return {};
 }
 
+Result<> EngineImpl::check_device() const {
+  if (parts_.options.device_threshold >= 100) return {};
+  const auto memory = parts_.backend.memory();
+  if (!memory || memory->total == 0) return {};
+  const double used =
+      100 * static_cast<double>(memory->total - memory->free) / static_cast<double>(memory->total);
+  if (used <= parts_.options.device_threshold) return {};
+  return fail(
+      ErrorCode::unavailable,
+      "{:.1f} % of the GPU's memory is in use, more than GPU_PRESSURE_THRESHOLD allows ({:g}); try later",
+      used, parts_.options.device_threshold);
+}
+
 Result<uint64_t> EngineImpl::submit(Request request, EventSink sink) {
   QUERN_TRY_VOID(check(request));
+  QUERN_TRY_VOID(check_device());
   std::vector<int32_t> prompt = request.prompt;
   const SequenceOptions options{.all_logits = request.prompt_logprobs,
                                 .longest = static_cast<int64_t>(request.prompt.size()) + request.max_tokens};

@@ -27,7 +27,10 @@ struct EngineOptions {
   bool prefix_caching = true;
   int64_t chunk_rows = 256;  // most prompt rows in one step
   int64_t draft_rows = 32;   // most guessed tokens in one step (scheduler.h); 0: none. Answers are the same
-  double draft_cost = 0;     // as SchedulerOptions has it: for tests
+  /// GPU_PRESSURE_THRESHOLD: requests are refused while more of the device's own memory is in use, in
+  /// percent.
+  double device_threshold = 100;
+  double draft_cost = 0;  // as SchedulerOptions has it: for tests
 };
 
 /// A snapshot for /metrics and /api/llms.

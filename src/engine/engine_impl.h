@@ -53,6 +53,7 @@ class EngineImpl final : public Engine {
 
   double now() const { return std::chrono::duration<double>(Clock::now() - epoch_).count(); }
   Result<> check(const Request& request) const;
+  Result<> check_device() const;
 
   // ---- engine_step.cc: the engine's thread.
   void run();

@@ -182,6 +182,22 @@ TEST(Engine, ALongPromptDoesNotStallOthers) {
   EXPECT_LE(quick_steps, 25);
 }
 
+TEST(Engine, RefusesWhileTheDeviceIsUnderPressure) {
+  Fixture fixture({.block_size = 16, .device_threshold = 95});
+  Receiver first, second, third;
+  ASSERT_TRUE(fixture.engine->submit(greedy(some_prompt(5, 1), 4), first.sink()));
+  fixture.backend.device = {.total = 1000, .free = 49};
+  const auto refused = fixture.engine->submit(greedy(some_prompt(5, 2), 4), second.sink());
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::unavailable);
+  EXPECT_NE(refused.error().message.find("95.1 %"), std::string::npos) << refused.error().message;
+  fixture.backend.device = {.total = 1000, .free = 50};
+  ASSERT_TRUE(fixture.engine->submit(greedy(some_prompt(5, 3), 4), third.sink()));
+  first.wait();
+  third.wait();
+  EXPECT_FALSE(second.ended);
+}
+
 TEST(Engine, TheQueueIsBoundedInLengthAndTime) {
   Gate gate;
   Fixture fixture({.max_running = 1, .max_queued = 1, .queue_timeout = 50ms, .block_size = 16}, 512, nullptr,

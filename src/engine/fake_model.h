@@ -63,6 +63,8 @@ class FakeBackend : public Backend {
     size_t size() const override { return bytes.size(); }
     std::vector<std::byte> bytes;
   };
+  std::optional<DeviceMemory> device;  // as if it had memory of its own
+  std::optional<DeviceMemory> memory() const override { return device; }
   std::string_view name() const override { return "fake"; }
   std::string description() const override { return "fake"; }
   Result<std::unique_ptr<DeviceBuffer>> alloc(size_t bytes) override {

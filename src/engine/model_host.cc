@@ -132,6 +132,8 @@ class ModelHostImpl final : public ModelHost {
     return sum;
   }
 
+  std::optional<DeviceMemory> device_memory() const override { return backend_.memory(); }
+
   void stop(std::chrono::milliseconds grace) override {
     std::vector<std::shared_ptr<ServedModel>> models;
     {

@@ -65,6 +65,8 @@ class ModelHost {
   virtual void unwatch(uint64_t watcher) = 0;
   /// All engines together, those of unloaded models included.
   virtual EngineStats totals() const = 0;
+  /// Of the device that the models are on, when it has memory of its own.
+  virtual std::optional<DeviceMemory> device_memory() const { return std::nullopt; }
   /// Stops every engine.
   virtual void stop(std::chrono::milliseconds grace) = 0;
 };

@@ -87,13 +87,21 @@ void add_host(const ModelHost& host, int waiting, std::vector<MetricFamily>& out
   add(tokens, static_cast<double>(sum.cached_tokens), {{"kind", "cached"}});
   add(tokens, static_cast<double>(sum.generated_tokens), {{"kind", "generated"}});
   out.push_back(std::move(tokens));
-  auto drafts = family("quern_draft_tokens_total",
-                       "Tokens guessed from a request's own text and computed beside its next one, and those of "
-                       "them that came true.",
-                       MetricType::Counter);
+  auto drafts =
+      family("quern_draft_tokens_total",
+             "Tokens guessed from a request's own text and computed beside its next one, and those of "
+             "them that came true.",
+             MetricType::Counter);
   add(drafts, static_cast<double>(sum.drafts_proposed), {{"kind", "proposed"}});
   add(drafts, static_cast<double>(sum.drafts_accepted), {{"kind", "accepted"}});
   out.push_back(std::move(drafts));
+  if (const auto memory = host.device_memory()) {
+    auto device = family("quern_device_memory_bytes", "Memory of the GPU: in use, by anybody, and in all.",
+                         MetricType::Gauge);
+    add(device, static_cast<double>(memory->total - memory->free), {{"kind", "used"}});
+    add(device, static_cast<double>(memory->total), {{"kind", "total"}});
+    out.push_back(std::move(device));
+  }
   out.push_back(std::move(state));
   out.push_back(std::move(bytes));
   out.push_back(std::move(progress));
