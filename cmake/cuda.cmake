@@ -93,7 +93,7 @@ function(quern_cuda_plugin)
 
   add_executable(quern_cuda_bench ${CMAKE_SOURCE_DIR}/bench/cuda/kernels.cc)
   target_link_libraries(quern_cuda_bench PRIVATE quern_cuda_parts)
-  if(NOT QUERN_CUDA STREQUAL "ON")
+  if(NOT QUERN_CUDA STREQUAL "ON" AND NOT QUERN_TESTS)
     set_target_properties(quern_cuda_bench PROPERTIES EXCLUDE_FROM_ALL ON)
   endif()
 endfunction()

@@ -91,7 +91,7 @@ Result<> CudaWeight::fill(const PackPlan& plan, const std::shared_ptr<Device>& d
 }
 
 Result<std::unique_ptr<CudaWeight>> CudaWeight::pack(const RawTensor& tensor,
-                                                     std::shared_ptr<Device> device) {
+                                                     const std::shared_ptr<Device>& device) {
   auto weight = std::make_unique<CudaWeight>();
   weight->describe(tensor);
   const QuantInfo& info = *find_quant(tensor.dtype);
@@ -104,7 +104,7 @@ Result<std::unique_ptr<CudaWeight>> CudaWeight::pack(const RawTensor& tensor,
 }
 
 Result<std::shared_ptr<const InputOrder>> InputOrders::share(std::vector<int32_t> columns,
-                                                             std::shared_ptr<Device> device) {
+                                                             const std::shared_ptr<Device>& device) {
   const std::lock_guard lock(mutex_);
   std::erase_if(known_, [](const auto& order) { return order.expired(); });
   for (const auto& known : known_) {
@@ -120,7 +120,7 @@ Result<std::shared_ptr<const InputOrder>> InputOrders::share(std::vector<int32_t
 }
 
 Result<std::unique_ptr<CudaWeight>> CudaWeight::pack_grouped(const RawTensor& tensor,
-                                                             std::shared_ptr<Device> device,
+                                                             const std::shared_ptr<Device>& device,
                                                              InputOrders& orders) {
   const GroupedMatrix& matrix = *tensor.grouped;
   auto weight = std::make_unique<CudaWeight>();
@@ -137,7 +137,7 @@ Result<std::unique_ptr<CudaWeight>> CudaWeight::pack_grouped(const RawTensor& te
 }
 
 Result<std::unique_ptr<CudaWeight>> CudaWeight::table(const RawTensor& tensor,
-                                                      std::shared_ptr<Device> device) {
+                                                      const std::shared_ptr<Device>& device) {
   auto weight = std::make_unique<CudaWeight>();
   weight->describe(tensor);
   weight->float_kind_ = tensor.dtype == DType::F32   ? FloatKind::f32

@@ -21,7 +21,7 @@ struct InputOrder {
 class InputOrders {
  public:
   Result<std::shared_ptr<const InputOrder>> share(std::vector<int32_t> columns,
-                                                  std::shared_ptr<Device> device);
+                                                  const std::shared_ptr<Device>& device);
 
  private:
   std::mutex mutex_;
@@ -43,13 +43,15 @@ class CudaWeight final : public Weight {
   const int32_t* order() const { return order_ != nullptr ? order_->memory.as<int32_t>() : nullptr; }
 
   /// Packs all matrices of a checked tensor and uploads them.
-  static Result<std::unique_ptr<CudaWeight>> pack(const RawTensor& tensor, std::shared_ptr<Device> device);
+  static Result<std::unique_ptr<CudaWeight>> pack(const RawTensor& tensor,
+                                                  const std::shared_ptr<Device>& device);
   /// Likewise a matrix in groups (tensor.grouped), whose order is taken from `orders`, or added to them.
   static Result<std::unique_ptr<CudaWeight>> pack_grouped(const RawTensor& tensor,
-                                                          std::shared_ptr<Device> device,
+                                                          const std::shared_ptr<Device>& device,
                                                           InputOrders& orders);
   /// A table of F32, F16 or BF16 as it is.
-  static Result<std::unique_ptr<CudaWeight>> table(const RawTensor& tensor, std::shared_ptr<Device> device);
+  static Result<std::unique_ptr<CudaWeight>> table(const RawTensor& tensor,
+                                                   const std::shared_ptr<Device>& device);
 
  private:
   void describe(const RawTensor& tensor);
