@@ -54,7 +54,7 @@ class Reader {
     const size_t begin = at_;
     if (is_name_start(peek()))
       while (at_ < text_.size() && is_name(text_[at_])) ++at_;
-    const std::string name(text_.substr(begin, at_ - begin));
+    std::string name(text_.substr(begin, at_ - begin));
     skip_blanks();
     if (name.empty() || (peek() != '=' && !(peek() == ':' && is_blank(peek(1))))) {
       std::string_view rest = text_.substr(start);

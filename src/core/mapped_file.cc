@@ -168,10 +168,12 @@ Result<> MappedFile::check() const {
 
 void MappedFile::let_go(std::span<const std::byte> part) const {
   if (part.data() < data_ || part.data() + part.size() > data_ + size_) return;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(part.data()) + page_size - 1) / page_size * page_size;
-  const uintptr_t end = reinterpret_cast<uintptr_t>(part.data() + part.size()) / page_size * page_size;
+  // Whole pages of the mapping, which begins with one.
+  const auto first = static_cast<size_t>(part.data() - data_);
+  const size_t begin = (first + page_size - 1) / page_size * page_size;
+  const size_t end = (first + part.size()) / page_size * page_size;
   // What on_bus_error put there is private memory, and would be zeros again.
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  if (begin < end) madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept { *this = std::move(other); }
