@@ -39,7 +39,8 @@ class Queue {
   cudaError_t take_error();
 
  private:
-  /// Launches as written down. Arguments lie one behind another on 16 bytes, their sizes before them.
+  /// Launches as written down: their arguments one behind another, each on 16 bytes, and the arguments'
+  /// sizes.
   struct Log {
     std::vector<Call> calls;
     std::vector<uint32_t> sizes;

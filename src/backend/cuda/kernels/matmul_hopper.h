@@ -43,7 +43,8 @@ struct HopperBlock {
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-/// What a warp copies from; lane by lane.
+/// The copying warp: fills stages as they become empty. Lane i copies tile i's codes, lane 0 the activations,
+/// too.
 template <Form form, int cols>
 QUERN_DEVICE void copy_units(const MatmulArgs& args, const Packed& w, int first_tile, int first_row,
                              int begin, int end, uint8_t* shared, hopper::Barrier* full,
