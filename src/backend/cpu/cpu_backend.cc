@@ -9,6 +9,7 @@
 #include "backend/cpu/attention.h"
 #include "backend/cpu/check_grouped.h"
 #include "core/check.h"
+#include "quant/stored.h"
 
 namespace quern::cpu {
 namespace {
@@ -83,22 +84,8 @@ Result<std::unique_ptr<DeviceBuffer>> CpuBackend::alloc(size_t bytes) {
   return std::make_unique<CpuBuffer>(std::move(buffer));
 }
 
-Result<std::unique_ptr<CpuWeight>> CpuBackend::check_matrix(const RawTensor& tensor) const {
-  const QuantInfo* info = find_quant(tensor.dtype);
-  if (info == nullptr)
-    return fail(ErrorCode::unsupported, "tensor {}: type {} is not supported", tensor.name,
-                dtype_name(tensor.dtype));
-  if (tensor.shape.size() != 2 && tensor.shape.size() != 3)
-    return fail(ErrorCode::invalid_argument,
-                "tensor {}: a matrix has 2 dimensions, a stack of them 3, this has {}", tensor.name,
-                tensor.shape.size());
-  for (const int64_t n : tensor.shape)
-    if (n <= 0) return fail(ErrorCode::invalid_argument, "tensor {}: a dimension of {}", tensor.name, n);
-  const auto bytes =
-      tensor_bytes(tensor.dtype, static_cast<uint64_t>(tensor.rows()), static_cast<uint64_t>(tensor.cols()));
-  if (!bytes || *bytes != tensor.data.size())
-    return fail(ErrorCode::corrupt, "tensor {}: {} bytes do not hold {} × {} of {}", tensor.name,
-                tensor.data.size(), tensor.rows(), tensor.cols(), info->name);
+Result<std::unique_ptr<CpuWeight>> CpuBackend::weight_of(const RawTensor& tensor) const {
+  QUERN_TRY_VOID(check_matrix(tensor));
   auto weight = std::make_unique<CpuWeight>();
   weight->raw = tensor;
   weight->experts = tensor.shape.size() == 3 ? tensor.shape[0] : 1;
@@ -110,7 +97,7 @@ Result<std::unique_ptr<CpuWeight>> CpuBackend::check_matrix(const RawTensor& ten
 
 Result<std::unique_ptr<Weight>> CpuBackend::prepare_table(const RawTensor& tensor) {
   if (tensor.grouped != nullptr) return prepare_grouped(tensor);  // no such table is known: not worth a path
-  QUERN_TRY(auto weight, check_matrix(tensor));
+  QUERN_TRY(auto weight, weight_of(tensor));
   weight->table_only = true;
   return weight;
 }
@@ -144,7 +131,7 @@ Result<std::unique_ptr<Weight>> CpuBackend::prepare_grouped(const RawTensor& ten
 
 Result<std::unique_ptr<Weight>> CpuBackend::prepare(const RawTensor& tensor) {
   if (tensor.grouped != nullptr) return prepare_grouped(tensor);
-  QUERN_TRY(auto weight, check_matrix(tensor));
+  QUERN_TRY(auto weight, weight_of(tensor));
   if (native_float(tensor)) return weight;
   if (weight->set_affine(packer_)) return weight;
   // Rare (a float matrix that lies askew in its file), and not by the pool: another model may be using it.
@@ -167,17 +154,7 @@ uint64_t CpuBackend::prepared_bytes(const RawTensor& tensor) const {
 }
 
 Result<std::unique_ptr<Vector>> CpuBackend::prepare_vector(const RawTensor& tensor) {
-  const QuantInfo* info = find_quant(tensor.dtype);
-  if (info == nullptr)
-    return fail(ErrorCode::unsupported, "tensor {}: type {} is not supported", tensor.name,
-                dtype_name(tensor.dtype));
-  const int64_t n = tensor.elements();
-  const auto bytes = n > 0 ? tensor_bytes(tensor.dtype, 1, static_cast<uint64_t>(n)) : std::nullopt;
-  if (!bytes || *bytes != tensor.data.size())
-    return fail(ErrorCode::corrupt, "tensor {}: {} bytes do not hold {} elements of {}", tensor.name,
-                tensor.data.size(), n, info->name);
-  std::vector<float> values(static_cast<size_t>(n));
-  info->decode(tensor.data.data(), values.data(), values.size());
+  QUERN_TRY(std::vector<float> values, decode_vector(tensor));
   return std::make_unique<CpuVector>(std::move(values));
 }
 

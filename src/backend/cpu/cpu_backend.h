@@ -96,7 +96,7 @@ class CpuBackend final : public Backend {
     uint8_t* keep = nullptr;         // or where to keep what is packed now
   };
 
-  Result<std::unique_ptr<CpuWeight>> check_matrix(const RawTensor& tensor) const;
+  Result<std::unique_ptr<CpuWeight>> weight_of(const RawTensor& tensor) const;
   Result<std::unique_ptr<Weight>> prepare_grouped(const RawTensor& tensor);
   /// The same order for all weights that have equal ones, so that they share quantized inputs.
   std::shared_ptr<const InputOrder> shared_order(std::shared_ptr<const InputOrder> order);

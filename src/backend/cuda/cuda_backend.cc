@@ -7,6 +7,7 @@
 #include "backend/cuda/check_grouped.h"
 #include "backend/cuda/self_check.h"
 #include "core/check.h"
+#include "quant/stored.h"
 
 namespace quern::cuda {
 namespace {
@@ -104,17 +105,7 @@ uint64_t CudaBackend::prepared_bytes(const RawTensor& tensor) const {
 }
 
 Result<std::unique_ptr<Vector>> CudaBackend::prepare_vector(const RawTensor& tensor) {
-  const QuantInfo* info = find_quant(tensor.dtype);
-  if (info == nullptr)
-    return fail(ErrorCode::unsupported, "tensor {}: type {} is not supported", tensor.name,
-                dtype_name(tensor.dtype));
-  const int64_t n = tensor.elements();
-  const auto bytes = n > 0 ? tensor_bytes(tensor.dtype, 1, static_cast<uint64_t>(n)) : std::nullopt;
-  if (!bytes || *bytes != tensor.data.size())
-    return fail(ErrorCode::corrupt, "tensor {}: {} bytes do not hold {} elements of {}", tensor.name,
-                tensor.data.size(), n, info->name);
-  std::vector<float> values(static_cast<size_t>(n));
-  info->decode(tensor.data.data(), values.data(), values.size());
+  QUERN_TRY(const std::vector<float> values, decode_vector(tensor));
   return prepare_vector(std::span<const float>(values));
 }
 

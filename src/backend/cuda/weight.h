@@ -88,7 +88,4 @@ NarrowGrid narrow_grid(int units, int tiles, int multiprocessors);
 /// A product of these activations, its targets left open.
 MatmulArgs matmul_args(const ActivationArgs& a);
 
-/// Fails by naming the tensor: unknown type, wrong number of dimensions, bytes that do not fit.
-Result<> check_matrix(const RawTensor& tensor);
-
 }  // namespace quern::cuda
