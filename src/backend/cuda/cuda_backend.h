@@ -121,6 +121,11 @@ class CudaBackend final : public Backend {
                              const Wanted& wanted);
   Result<> run_same_form(const MatmulArgs& converted, std::span<const MatmulTarget* const> targets,
                          int hopper_cols);
+  Result<> run_hopper(MatmulArgs args, std::span<const MatmulTarget* const> targets, int cols);
+  Result<> run_wide(MatmulArgs args, std::span<const MatmulTarget* const> targets);
+  /// Launches, with room for the sums of the splits, and adds them up.
+  template <class Launch>
+  Result<> run_split(MatmulArgs& args, int splits, const Launch& launch);
 
   // ---- cuda_attention.cc
   Result<const AttentionPlan*> plan_attention(const KvForm& form, const AttentionShape& shape, int group,

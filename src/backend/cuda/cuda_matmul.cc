@@ -23,6 +23,26 @@ const CudaWeight& weight_of(const MatmulTarget& target) {
   return static_cast<const CudaWeight&>(*target.weight);
 }
 
+/// Fills in the targets, for blocks of `rows` outputs. Returns how many blocks they are.
+int set_targets(MatmulArgs& args, std::span<const MatmulTarget* const> targets, int rows) {
+  args.targets = static_cast<int>(targets.size());
+  int blocks = 0;
+  for (size_t i = 0; i < targets.size(); ++i) {
+    const MatmulTarget& from = *targets[i];
+    Target& to = args.target[i];
+    to.weight = weight_of(from).packed();
+    if (from.bias != nullptr) to.bias = static_cast<const CudaVector*>(from.bias)->device();
+    to.out = from.out.data;
+    to.stride = from.out.stride;
+    to.accumulate = from.accumulate ? 1 : 0;
+    to.first_block = blocks;
+    to.first_col = args.cols;
+    blocks += blocks_of(to.weight, rows);
+    args.cols += to.weight.tiles * kTile;
+  }
+  return blocks;
+}
+
 }  // namespace
 
 NarrowGrid narrow_grid(int units, int tiles, int multiprocessors) {
@@ -159,64 +179,56 @@ Result<> CudaBackend::run_targets(std::span<const MatmulTarget> targets, Tensor 
 
 Result<> CudaBackend::run_same_form(const MatmulArgs& converted, std::span<const MatmulTarget* const> targets,
                                     int hopper_cols) {
+  if (converted.rows > kNarrowCols)
+    return hopper_cols > 0 ? run_hopper(converted, targets, hopper_cols) : run_wide(converted, targets);
   MatmulArgs args = converted;
-  const bool narrow = args.rows <= kNarrowCols;
+  const CudaWeight& first = weight_of(*targets[0]);
   int tiles = 0;
   for (const MatmulTarget* t : targets) tiles += weight_of(*t).packed().tiles;
-  const NarrowGrid small =
-      narrow_grid(weight_of(*targets[0]).packed().units, tiles, device_->multiprocessors());
-  const int block_rows = narrow            ? kTile * small.tiles
-                         : hopper_cols > 0 ? hopper_rows(hopper_cols)
-                                           : kWideRows;
-  args.targets = static_cast<int>(targets.size());
-  int blocks = 0;
-  for (size_t i = 0; i < targets.size(); ++i) {
-    const MatmulTarget& from = *targets[i];
-    Target& to = args.target[i];
-    to.weight = weight_of(from).packed();
-    if (from.bias != nullptr) to.bias = static_cast<const CudaVector*>(from.bias)->device();
-    to.out = from.out.data;
-    to.stride = from.out.stride;
-    to.accumulate = from.accumulate ? 1 : 0;
-    to.first_block = blocks;
-    to.first_col = args.cols;
-    blocks += blocks_of(to.weight, block_rows);
-    args.cols += to.weight.tiles * kTile;
-  }
-  const MatmulKernels& kernels = *weight_of(*targets[0]).kernels();
-  if (narrow) {
-    args.share = small.share;
-    kernels.narrow(args, {blocks, 1, 1}, small.threads, device_->stream());
-    return {};
-  }
-  const auto [plain_cols, launch] = wide_kernel(kernels, args.rows);
-  int cols = hopper_cols > 0 ? hopper_cols : plain_cols;
+  const NarrowGrid grid = narrow_grid(first.packed().units, tiles, device_->multiprocessors());
+  args.share = grid.share;
+  const int blocks = set_targets(args, targets, kTile * grid.tiles);
+  first.kernels()->narrow(args, {blocks, 1, 1}, grid.threads, device_->stream());
+  return {};
+}
+
+Result<> CudaBackend::run_hopper(MatmulArgs args, std::span<const MatmulTarget* const> targets, int cols) {
+  const int blocks = set_targets(args, targets, hopper_rows(cols));
+  const auto all = [&] { return blocks * ((args.rows + cols - 1) / cols); };
   // Better more blocks of fewer columns than splits of K, whose sums must be added up. (Activations laid out
-  // for many columns serve fewer.)
-  while (hopper_cols > 0 && cols > 64 &&
-         10 * blocks * ((args.rows + cols - 1) / cols) < 9 * device_->multiprocessors())
-    cols /= 2;
-  args.chunks = (args.rows + cols - 1) / cols;
-  const int all = blocks * args.chunks, units = args.target[0].weight.units;
-  if (hopper_cols > 0) {
-    // As many blocks as fit at once, each with some units at least.
-    const int room = hopper_blocks(cols) * device_->multiprocessors();
-    args.splits = std::clamp(room / all, 1, std::max(1, units / 8));
-  } else {
-    // Enough blocks for two on every multiprocessor.
-    args.splits = std::clamp((2 * device_->multiprocessors() + all - 1) / all, 1, std::max(1, units / 4));
+  // for many columns serve fewer, and down to 64 a block has as many outputs.)
+  while (cols > 64 && 10 * all() < 9 * device_->multiprocessors()) cols /= 2;
+  args.chunks = all() / blocks;
+  // As many blocks as fit at once, each with some units at least.
+  const int room = hopper_blocks(cols) * device_->multiprocessors();
+  const MatmulKernels& kernels = *weight_of(*targets[0]).kernels();
+  const HopperLaunch launch = kernels.hopper.of_cols[std::ranges::find(kHopperCols, cols) - kHopperCols];
+  return run_split(args, std::clamp(room / all(), 1, std::max(1, args.target[0].weight.units / 8)), [&] {
+    launch(args, {all(), args.splits, 1}, device_->stream());
+  });
+}
+
+Result<> CudaBackend::run_wide(MatmulArgs args, std::span<const MatmulTarget* const> targets) {
+  const int blocks = set_targets(args, targets, kWideRows);
+  const auto [cols, launch] = wide_kernel(*weight_of(*targets[0]).kernels(), args.rows);
+  const int chunks = (args.rows + cols - 1) / cols, all = blocks * chunks;
+  // Enough blocks for two on every multiprocessor.
+  const int wanted = (2 * device_->multiprocessors() + all - 1) / all;
+  return run_split(args, std::clamp(wanted, 1, std::max(1, args.target[0].weight.units / 4)),
+                   [&, launch = launch] {
+                     launch(args, {blocks, args.splits, chunks}, kWideThreads, device_->stream());
+                   });
+}
+
+template <class Launch>
+Result<> CudaBackend::run_split(MatmulArgs& args, int splits, const Launch& launch) {
+  args.splits = splits;
+  if (splits > 1) {
+    const auto size = [](int n) { return static_cast<size_t>(n); };
+    QUERN_TRY(args.partial, partials_.take<float>(size(splits) * size(args.rows) * size(args.cols)));
   }
-  if (args.splits > 1) {
-    QUERN_TRY(args.partial,
-              partials_.take<float>(static_cast<size_t>(args.splits) * static_cast<size_t>(args.rows) *
-                                    static_cast<size_t>(args.cols)));
-  }
-  if (hopper_cols > 0)
-    kernels.hopper.of_cols[std::ranges::find(kHopperCols, cols) - kHopperCols](args, {all, args.splits, 1},
-                                                                               device_->stream());
-  else
-    launch(args, {blocks, args.splits, args.chunks}, kWideThreads, device_->stream());
-  if (args.splits > 1) launch_add_splits(args, device_->stream());
+  launch();
+  if (splits > 1) launch_add_splits(args, device_->stream());
   return {};
 }
 

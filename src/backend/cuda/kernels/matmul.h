@@ -40,21 +40,8 @@ QUERN_DEVICE void finish(const MatmulArgs& args, const Target& target, const Pac
   *out = target.accumulate ? *out + value : value;
 }
 
-/// A lane's activations of one row and unit, as the right operand: fragment kt is w[2kt], w[2kt + 1].
-template <int sub>
-QUERN_DEVICE void load_x(uint32_t (&w)[8], const uint16_t* x, int lane) {
-  const int t = lane % 4;
-  if constexpr (sub == 32) {
-    load_words<4>(w, reinterpret_cast<const uint32_t*>(x + 8 * t));
-    load_words<4>(w + 4, reinterpret_cast<const uint32_t*>(x + 32 + 8 * t));
-  } else {
-    QUERN_UNROLL
-    for (int kt = 0; kt < 4; ++kt)
-      load_words<2>(w + 2 * kt, reinterpret_cast<const uint32_t*>(x + 16 * kt + 4 * t));
-  }
-}
-
-/// load_x from `offset` bytes behind the lane's place in a row.
+/// A lane's activations of one row and unit, as the right operand: fragment kt is w[2kt], w[2kt + 1]. `place`
+/// is where the lane's begin in the row, and the unit lies `offset` bytes further on.
 template <int sub, int offset>
 QUERN_DEVICE void load_x_at(uint32_t (&w)[8], const uint16_t* place) {
   if constexpr (sub == 32) {

@@ -61,10 +61,8 @@ QUERN_DEVICE int block_threads() { return static_cast<int>(blockDim.x); }
 QUERN_DEVICE int block_x() { return static_cast<int>(blockIdx.x); }
 QUERN_DEVICE int block_y() { return static_cast<int>(blockIdx.y); }
 QUERN_DEVICE int block_z() { return static_cast<int>(blockIdx.z); }
-QUERN_DEVICE int grid_x() { return static_cast<int>(gridDim.x); }
 
 QUERN_DEVICE void sync_block() { __syncthreads(); }
-QUERN_DEVICE void sync_warp() { __syncwarp(); }
 QUERN_DEVICE float shfl_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 
 /// d += a · b of a 16×16 by a 16×8 matrix of halves, summed in f32 (PTX ISA, mma.m16n8k16). With
@@ -148,11 +146,6 @@ QUERN_DEVICE T load_once(const T* p) {
 }
 
 // ---- halves
-QUERN_DEVICE uint32_t h2_sub(uint32_t a, uint32_t b) {
-  uint32_t d;
-  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-  return d;
-}
 QUERN_DEVICE uint32_t h2_mul(uint32_t a, uint32_t b) {
   uint32_t d;
   asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));

@@ -69,17 +69,12 @@ inline int block_threads() { return simt::self().threads; }
 inline int block_x() { return simt::self().block.x; }
 inline int block_y() { return simt::self().block.y; }
 inline int block_z() { return simt::self().block.z; }
-inline int grid_x() { return simt::self().grid.x; }
 
 // Kernels run one after another here.
 inline void wait_for_previous() {}
 inline void let_next_start() {}
 
 inline void sync_block() { simt::wait_for_block(); }
-inline void sync_warp() {
-  const int nothing = 0;
-  simt::exchange(&nothing, sizeof(nothing));
-}
 inline float shfl_xor(float x, int mask) {
   const std::byte* all = simt::exchange(&x, sizeof(x));
   float out;
@@ -125,9 +120,6 @@ inline float half_at(uint32_t pair, int shift) {
   return simt::half_value(static_cast<uint16_t>(pair >> shift));
 }
 // f32 holds sums and products of two halves exactly, or rounds them so that rounding again changes nothing.
-inline uint32_t h2_sub(uint32_t a, uint32_t b) {
-  return each_half([&](int s) { return half_at(a, s) - half_at(b, s); });
-}
 inline uint32_t h2_mul(uint32_t a, uint32_t b) {
   return each_half([&](int s) { return half_at(a, s) * half_at(b, s); });
 }
