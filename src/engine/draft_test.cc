@@ -36,7 +36,7 @@ EngineOptions guessing(EngineOptions options) {
 TEST(Draft, AnswersAmongOthersFollowTheRule) {
   Fixture fixture(guessing({.max_running = 10, .max_queued = 1000, .block_size = 8, .chunk_rows = 24}), 512,
                   nullptr, {}, kCopies);
-  run_many(fixture, 200, 6, false);
+  run_many(fixture, 280, 6, false);
   const EngineStats stats = fixture.engine->stats();
   EXPECT_GT(stats.drafts_accepted, 500u);
   EXPECT_GT(stats.drafts_proposed, stats.drafts_accepted + 500) << "many must have been wrong, too";
