@@ -8,7 +8,7 @@ die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libssl-dev libcurl4-openssl-dev nlohmann-json3-dev libspdlog-dev
   libfmt-dev libcli11-dev libpcre2-dev libutf8proc-dev prometheus-cpp-dev libxxhash-dev libexpected-dev libedit-dev
   zlib1g-dev ca-certificates)
-TEST_PACKAGES=(libgtest-dev googletest libbenchmark-dev ccache nodejs openssl curl
+TEST_PACKAGES=(libgtest-dev googletest libbenchmark-dev ccache nodejs openssl curl valgrind
   qemu-user-static g++-aarch64-linux-gnu clang-19 libclang-rt-19-dev clang-tidy-19)
 
 installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }

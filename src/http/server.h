@@ -14,8 +14,8 @@ namespace quern {
 
 class Server {
  public:
-  /// Binds and listens (io: address in use and the like, saying which) without serving yet. `host` and
-  /// `metrics` outlive the server.
+  /// Binds and listens (io: address in use and the like, saying which) without serving yet. `config`,
+  /// `host` and `metrics` outlive the server.
   static Result<std::unique_ptr<Server>> create(const Config& config, ModelHost& host, Metrics& metrics,
                                                 const ServerLimits& limits = {});
   virtual ~Server() = default;

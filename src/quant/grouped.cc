@@ -19,7 +19,7 @@ int GroupedMatrix::code_at(int64_t n, int64_t k) const {
   const int64_t bit = k * bits, word = bit / 32 * rows + n;
   uint64_t window = word_at(codes, word);
   if (bit % 32 + bits > 32) window |= static_cast<uint64_t>(word_at(codes, word + rows)) << 32;
-  return static_cast<int>(window >> (bit % 32) & ((1u << bits) - 1));
+  return static_cast<int>(window >> (bit % 32) & ((uint64_t{1} << bits) - 1));
 }
 
 int GroupedMatrix::zero_at(int64_t g, int64_t n) const {

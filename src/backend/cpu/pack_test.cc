@@ -70,7 +70,7 @@ TEST(Pack, RowsOfTheFileMultiplyAsTheirTileDoes) {
           activations.quantize(*kernels, pool, x.view, nullptr, widths, std::span(&need, 1));
           const auto panels = activations.panels(0);
           const int count = static_cast<int>(panels.size());
-          const auto size = static_cast<size_t>(columns * kTileRows);
+          const auto size = static_cast<size_t>(columns) * kTileRows;
           std::vector<float> from_tile(size), from_rows(size);
           kernels->affine_tile(
               {&layout, tile.data(), nullptr, panels.data(), count, columns, from_tile.data()});

@@ -14,16 +14,16 @@ void decode(const Block& block, float* out) {
   for (int half = 0; half < 2; ++half, out += 128) {
     const uint8_t* ql = block.ql + 64 * half;
     const uint8_t* qh = block.qh + 32 * half;
-    const int8_t* scale = block.scales + 8 * half;
     for (int l = 0; l < 32; ++l) {
+      const int8_t* scale = block.scales + 8 * half + l / 16;
       const int q0 = ((ql[l] & 15) | (qh[l] & 3) << 4) - 32;
       const int q1 = ((ql[l + 32] & 15) | (qh[l] >> 2 & 3) << 4) - 32;
       const int q2 = (ql[l] >> 4 | (qh[l] >> 4 & 3) << 4) - 32;
       const int q3 = (ql[l + 32] >> 4 | qh[l] >> 6 << 4) - 32;
-      out[l] = d * scale[l / 16] * static_cast<float>(q0);
-      out[l + 32] = d * scale[l / 16 + 2] * static_cast<float>(q1);
-      out[l + 64] = d * scale[l / 16 + 4] * static_cast<float>(q2);
-      out[l + 96] = d * scale[l / 16 + 6] * static_cast<float>(q3);
+      out[l] = d * scale[0] * static_cast<float>(q0);
+      out[l + 32] = d * scale[2] * static_cast<float>(q1);
+      out[l + 64] = d * scale[4] * static_cast<float>(q2);
+      out[l + 96] = d * scale[6] * static_cast<float>(q3);
     }
   }
 }
@@ -45,7 +45,7 @@ void unpack(const Block& block, AffineBlock& out) {
   codec::unit_scales(out, false);
   out.d = f16_to_f32(block.d);
   out.dmin = 0;
-  for (int g = 0; g < 16; ++g) out.scale[g] = block.scales[g];
+  for (int g = 0; g < 16; ++g) out.scale[g] = static_cast<int16_t>(block.scales[g]);
   codec::fill_codes(out, [&](int run, int i) {
     const int low = block.ql[run / 4 * 64 + run % 2 * 32 + i] >> (run % 4 / 2 * 4) & 15;
     return low | (block.qh[run / 4 * 32 + i] >> (run % 4 * 2) & 3) << 4;
