@@ -80,7 +80,8 @@ struct Kernels {
   void (*attention)(const AttentionTask& task);
 
   /// Reads `bytes` (a multiple of 1024) and returns something that depends on them: for measuring bandwidth.
-  uint64_t (*read_all)(const std::byte* data, int64_t bytes);
+  /// `ahead`: with prefetches among the loads; which way is faster differs from CPU to CPU.
+  uint64_t (*read_all)(const std::byte* data, int64_t bytes, bool ahead);
   /// Runs `rounds` rounds of int8 products in registers; returns the operations (2 per product) of a round.
   int64_t (*int8_rounds)(int64_t rounds);
 };

@@ -14,12 +14,13 @@ constexpr int kParts = 16 / kLanes;  // registers of a logical vector of 16 lane
 #include "backend/cpu/kernels_attention.inc.h"
 #include "backend/cpu/kernels_float.inc.h"
 
-uint64_t read_all(const std::byte* data, int64_t bytes) {
+template <int64_t kPrefetch>
+uint64_t read_with(const std::byte* data, int64_t bytes) {
   const float* p = reinterpret_cast<const float*>(data);
   F sum[16];
   for (F& s : sum) s = V::zero();
   for (int64_t i = 0; i < bytes / 4; i += 16 * kLanes) {
-    __builtin_prefetch(p + i + 2048);
+    if constexpr (kPrefetch > 0) __builtin_prefetch(data + 4 * i + kPrefetch);
     QUERN_UNROLL for (int j = 0; j < 16; ++j) sum[j] = V::max(sum[j], V::load(p + i + j * kLanes));
   }
   float all[16 * kLanes];
@@ -27,6 +28,10 @@ uint64_t read_all(const std::byte* data, int64_t bytes) {
   uint64_t result = 0;
   for (float x : all) result += std::bit_cast<uint32_t>(x);
   return result;
+}
+
+uint64_t read_all(const std::byte* data, int64_t bytes, bool ahead) {
+  return ahead ? read_with<8192>(data, bytes) : read_with<0>(data, bytes);
 }
 
 /// Eight columns' sums of eight code vectors, all from registers or L1.

@@ -1,0 +1,161 @@
+// What `quern bench` takes for the machine's limits, beside a read test and loops of int8 products written
+// here for nothing else: a limit that is too low would flatter every share of it.
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <barrier>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include "backend/cpu/machine.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define QUERN_TARGET(isa) __attribute__((target(isa)))
+#else
+#define QUERN_TARGET(isa)
+#endif
+
+namespace quern {
+namespace {
+
+/// The best of five: `work(thread)` returns what it got done; all threads begin together. In units a second.
+double best_rate(int threads, const std::function<double(int)>& work) {
+  double best = 0;
+  for (int i = 0; i < 5; ++i) {
+    std::vector<double> done(static_cast<size_t>(threads));
+    std::barrier ready(threads + 1);
+    std::vector<std::jthread> running;
+    for (int t = 0; t < threads; ++t)
+      running.emplace_back([&, t] {
+        ready.arrive_and_wait();
+        done[static_cast<size_t>(t)] = work(t);
+      });
+    ready.arrive_and_wait();
+    const auto begin = std::chrono::steady_clock::now();
+    running.clear();
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+    double all = 0;
+    for (const double d : done) all += d;
+    best = std::max(best, all / took.count());
+  }
+  return best;
+}
+
+using Wide = uint64_t __attribute__((vector_size(32)));
+
+QUERN_TARGET("avx2") uint64_t read_once(const Wide* data, size_t count) {
+  Wide sum[4] = {};
+  for (size_t i = 0; i < count; i += 4)
+#pragma GCC unroll 4
+    for (size_t j = 0; j < 4; ++j) sum[j] ^= data[i + j];
+  const Wide all = sum[0] ^ sum[1] ^ sum[2] ^ sum[3];
+  return all[0] ^ all[1] ^ all[2] ^ all[3];
+}
+
+/// Bytes a second.
+double read_rate(int threads) {
+  constexpr size_t kBytes = size_t{512} << 20;
+  std::vector<void*> memory;
+  for (int t = 0; t < threads; ++t) {
+    memory.push_back(mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (memory.back() == MAP_FAILED) {
+      fmt::print(stderr, "error: no {} bytes of memory\n", kBytes);
+      std::exit(1);
+    }
+    madvise(memory.back(), kBytes, MADV_HUGEPAGE);
+    std::memset(memory.back(), t + 1, kBytes);
+  }
+  const double rate = best_rate(threads, [&](int t) {
+    const volatile uint64_t keep =
+        read_once(static_cast<const Wide*>(memory[static_cast<size_t>(t)]), kBytes / sizeof(Wide));
+    static_cast<void>(keep);
+    return static_cast<double>(kBytes);
+  });
+  for (void* m : memory) munmap(m, kBytes);
+  return rate;
+}
+
+#if defined(__x86_64__)
+constexpr int64_t kRounds = 20'000'000;
+
+/// Products of codes of 4 bits, whose pairs fit into 16 bits eight times over.
+QUERN_TARGET("avx2") double products_avx2() {
+  __m256i code = _mm256_set1_epi8(7), x = _mm256_set1_epi8(3);
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256i wide[4] = {};
+  for (int64_t r = 0; r < kRounds / 8; ++r) {
+    __m256i narrow[4] = {};
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i)
+#pragma GCC unroll 4
+      for (__m256i& sum : narrow) {
+        asm volatile("" : "+x"(code), "+x"(x));  // or one product would do for all
+        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(code, x));
+      }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) wide[c] = _mm256_add_epi32(wide[c], _mm256_madd_epi16(narrow[c], ones));
+  }
+  for (__m256i& sum : wide) asm volatile("" : "+x"(sum));
+  return 2.0 * 32 * 4 * kRounds;
+}
+
+QUERN_TARGET("avx512f,avx512vnni") double products_avx512() {
+  __m512i code = _mm512_set1_epi8(7), x = _mm512_set1_epi8(3);
+  __m512i sums[16] = {};
+  for (int64_t r = 0; r < kRounds / 4; ++r)
+#pragma GCC unroll 16
+    for (__m512i& sum : sums) {
+      asm volatile("" : "+v"(code), "+v"(x));
+      sum = _mm512_dpbusd_epi32(sum, code, x);
+    }
+  for (__m512i& sum : sums) asm volatile("" : "+v"(sum));
+  return 2.0 * 64 * 16 * (kRounds / 4);
+}
+#endif
+
+/// Operations a second; 0 where there is no loop for this ISA.
+double int8_rate(const std::string& isa, int threads) {
+#if defined(__x86_64__)
+  if (isa == "avx2") return best_rate(threads, [](int) { return products_avx2(); });
+  if (isa == "avx512") return best_rate(threads, [](int) { return products_avx512(); });
+#endif
+  return 0;
+}
+
+int run(int threads) {
+  MachineLimits limits;
+  double read = 0, int8 = 0;
+  for (int i = 0; i < 3; ++i) {  // turn by turn: other work on the machine hits both
+    const auto measured = measure_machine(threads);
+    if (!measured) {
+      fmt::print(stderr, "error: {}\n", measured.error().message);
+      return 1;
+    }
+    const MachineLimits before = limits;
+    limits = *measured;
+    limits.read_gb_s = std::max(limits.read_gb_s, before.read_gb_s);
+    limits.int8_gops = std::max(limits.int8_gops, before.int8_gops);
+    read = std::max(read, read_rate(limits.threads) / 1e9);
+    int8 = std::max(int8, int8_rate(limits.isa, limits.threads) / 1e9);
+  }
+  fmt::print("{}, {} threads, {}\n", limits.cpu, limits.threads, limits.isa);
+  fmt::print("read  {:7.1f} GB/s as bench has it, {:7.1f} by another loop: {:.3f}\n", limits.read_gb_s, read,
+             limits.read_gb_s / read);
+  if (int8 > 0)
+    fmt::print("int8  {:7.1f} GOPS as bench has it, {:7.1f} by another loop: {:.3f}\n", limits.int8_gops,
+               int8, limits.int8_gops / int8);
+  else
+    fmt::print("int8  {:7.1f} GOPS as bench has it; no other loop for this ISA\n", limits.int8_gops);
+  return 0;
+}
+
+}  // namespace
+}  // namespace quern
+
+int main(int argc, char** argv) { return quern::run(argc > 1 ? std::atoi(argv[1]) : 0); }
