@@ -7,7 +7,7 @@ namespace quern {
 namespace {
 
 /// Bytes of the first character of well-formed text.
-size_t first_character(const std::string& text) {
+size_t first_character(std::string_view text) {
   size_t length = 1;
   while (length < text.size() && (static_cast<unsigned char>(text[length]) & 0xc0) == 0x80) ++length;
   return std::min(length, text.size());
@@ -19,7 +19,7 @@ AnswerText::AnswerText(std::vector<std::string> stops, bool with_tokens)
     : stops_(std::move(stops)), with_tokens_(with_tokens) {}
 
 /// `text` came out of utf8_; `open`: a part of a character is still in it.
-void AnswerText::add(std::string text, bool open) {
+void AnswerText::add(std::string_view text, bool open) {
   if (with_tokens_) {
     // Tokens that ended inside a character end with that character, the first of the new text.
     const size_t character = decoded_ + first_character(text);
@@ -47,8 +47,8 @@ bool AnswerText::push(TokenInfo token) {
   ++next_.count;
   const std::string bytes = token.bytes;
   if (with_tokens_) waiting_.push_back({.token = std::move(token), .begin = decoded_});
-  std::string text = utf8_.push(bytes);
-  add(std::move(text), utf8_.pending());
+  const std::string text = utf8_.push(bytes);
+  add(text, utf8_.pending());
   release_tokens();
   return stops_.matched();
 }

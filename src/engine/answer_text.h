@@ -5,6 +5,7 @@
 #include <deque>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "engine/request.h"
 #include "engine/stop_matcher.h"
@@ -38,7 +39,7 @@ class AnswerText {
     size_t begin = 0, end = 0;  // in the text; the end is known once the last character is whole
     bool whole = false;
   };
-  void add(std::string text, bool open);
+  void add(std::string_view text, bool open);
   void release_tokens();
 
   Utf8Stream utf8_;

@@ -20,9 +20,9 @@ std::string error_of(std::string_view bytes) {
   return message;
 }
 
-ByteBuilder one_tensor(std::vector<uint64_t> dims, uint32_t dtype, uint64_t offset, size_t data) {
+ByteBuilder one_tensor(const std::vector<uint64_t>& dims, uint32_t dtype, uint64_t offset, size_t data) {
   ByteBuilder b;
-  b.header(1, 0).tensor("w", std::move(dims), dtype, offset).pad().zeros(data);
+  b.header(1, 0).tensor("w", dims, dtype, offset).pad().zeros(data);
   return b;
 }
 

@@ -2,6 +2,8 @@
 // that checkpoints have.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <functional>
 #include <map>
 
@@ -43,7 +45,7 @@ inline ModuleTensors module_tensors(const GroupedParts& p) {
 
 inline void add_gptq_module(SafetensorsBuilder& file, const std::string& module, const GroupedParts& parts) {
   for (const auto& [name, t] : module_tensors(parts))
-    file.add(module + "." + name, t.dtype, t.shape, t.bytes);
+    file.add(fmt::format("{}.{}", module, name), t.dtype, t.shape, t.bytes);
 }
 
 /// Fields of a configuration: `"bits":4,"group_size":128,…`

@@ -66,7 +66,7 @@ void zeros_from_v1(int bits, std::span<uint32_t> words) {
 
 uint32_t symmetric_fill(int bits, ZeroFormat format, int64_t j) {
   uint8_t values[32];
-  uint32_t words[8];
+  uint32_t words[8] = {};
   const int value = symmetric_zero(bits) - (format == ZeroFormat::v1 ? 1 : 0);
   std::memset(values, value, sizeof values);
   pack_stream(bits, values, words, 1);

@@ -1,5 +1,6 @@
 #include "formats/safetensors.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "formats/safetensors_for_test.h"
@@ -154,7 +155,7 @@ std::string one(const std::string& name) { return SafetensorsBuilder().add(name,
 std::string index_of(const std::vector<std::pair<std::string, std::string>>& map) {
   std::string items;
   for (const auto& [tensor, file] : map)
-    items += (items.empty() ? "" : ",") + ("\"" + tensor + "\":\"" + file + "\"");
+    items += fmt::format(R"({}"{}":"{}")", items.empty() ? "" : ",", tensor, file);
   return R"({"metadata":{"total_size":8},"weight_map":{)" + items + "}}";
 }
 

@@ -45,46 +45,117 @@ struct SuperScales {
   alignas(64) float min[2 * kSuperUnits][16];
 };
 
-QUERN_INLINE F load_d(const PackedLayout& layout, const uint8_t* d, int64_t lane) {
-  return layout.wide_d ? V::load(reinterpret_cast<const float*>(d) + lane)
-                       : V::load_f16(reinterpret_cast<const uint16_t*>(d) + lane);
+/// A vector of 16 rows.
+struct Rows16 {
+  F part[kParts];
+};
+
+QUERN_INLINE Rows16 load_d(bool wide, const uint8_t* d) {
+  Rows16 out;
+  QUERN_UNROLL for (int p = 0; p < kParts; ++p) out.part[p] =
+      wide ? V::load(reinterpret_cast<const float*>(d) + p * kLanes)
+           : V::load_f16(reinterpret_cast<const uint16_t*>(d) + p * kLanes);
+  return out;
 }
 
-/// Returns where the codes begin.
-QUERN_INLINE const uint8_t* expand_scales(const PackedLayout& layout, const uint8_t* super, int units,
-                                          SuperScales& out) {
-  const int groups = units * layout.groups;
-  const int per_d = layout.d_units * layout.groups;
-  const int64_t d_bytes = layout.d_bytes();
-  const uint8_t* d = super;
-  const uint8_t* dmin = d + layout.d_count(units) * d_bytes;
-  const uint8_t* scale = dmin + layout.d_count(units) * layout.dmin_bytes();
-  const uint8_t* min = scale + groups * 16;
-  for (int lane = 0; lane < 16; lane += kLanes) {
-    for (int g0 = 0; g0 < groups; g0 += per_d) {
-      const int end = std::min(groups, g0 + per_d);
-      const F d1 = load_d(layout, d + g0 / per_d * d_bytes, lane);
-      F d2 = d1;
-      if (layout.has_zeros)
-        d2 = V::mul(d1, V::load_u8(dmin + g0 / per_d * kTileRows + lane));
-      else if (layout.has_min)
-        d2 = load_d(layout, dmin + g0 / per_d * d_bytes, lane);
-      if (!layout.has_scales) {
-        for (int g = g0; g < end; ++g) V::store(&out.scale[g][lane], d1);
-        if (layout.has_min)
-          for (int g = g0; g < end; ++g) V::store(&out.min[g][lane], d2);
-        continue;
+/// Where the parts of a header lie (packed.h): the same for all superblocks of as many units.
+struct HeaderShape {
+  bool wide;
+  int groups, per_d;  // groups in all, and those that share a d
+  int64_t d_bytes, dmin_bytes;
+  int64_t dmin, scale, min, codes;  // offsets
+  HeaderShape(const PackedLayout& layout, int units)
+      : wide(layout.wide_d),
+        groups(units * layout.groups),
+        per_d(layout.d_units * layout.groups),
+        d_bytes(layout.d_bytes()),
+        dmin_bytes(layout.dmin_bytes()),
+        dmin(layout.d_count(units) * d_bytes),
+        scale(dmin + layout.d_count(units) * dmin_bytes),
+        min(scale + groups * kTileRows),
+        codes(layout.header_bytes(units)) {}
+};
+
+/// out[g] = d, or d · scale[g] where there are scales.
+template <bool kScales, typename Scale>
+QUERN_INLINE void spread(const Rows16& d, const Scale* scale, int count, float (*out)[16]) {
+  const auto one = [&](int g) __attribute__((always_inline)) {
+    QUERN_UNROLL for (int p = 0; p < kParts; ++p) {
+      F value = d.part[p];
+      if constexpr (kScales) {
+        const Scale* from = scale + g * kTileRows + p * kLanes;
+        if constexpr (std::is_signed_v<Scale>)
+          value = V::mul(value, V::load_i8(from));
+        else
+          value = V::mul(value, V::load_u8(from));
       }
-      for (int g = g0; g < end; ++g)
-        V::store(&out.scale[g][lane],
-                 V::mul(d1, V::load_i8(reinterpret_cast<const int8_t*>(scale) + g * 16 + lane)));
-      if (layout.has_min)
-        for (int g = g0; g < end; ++g)
-          V::store(&out.min[g][lane], V::mul(d2, V::load_u8(min + g * 16 + lane)));
+      V::store(&out[g][p * kLanes], value);
     }
+  };
+  int g = 0;
+  for (; g + 4 <= count; g += 4) {
+    QUERN_UNROLL for (int i = 0; i < 4; ++i) one(g + i);
   }
-  return super + layout.header_bytes(units);
+  for (; g < count; ++g) one(g);
 }
+
+enum class Mins { none, dmin, zeros };
+
+/// A superblock's scales and minimums.
+template <bool kScales, Mins kMins>
+void expand_header(const HeaderShape& at, const uint8_t* header, SuperScales& out) {
+  const uint8_t* d = header;
+  const uint8_t* dmin = header + at.dmin;
+  const auto* scale = reinterpret_cast<const int8_t*>(header + at.scale);
+  const uint8_t* min = header + at.min;
+  for (int g = 0; g < at.groups; g += at.per_d) {
+    const int count = std::min(at.groups - g, at.per_d);
+    const Rows16 d1 = load_d(at.wide, d);
+    spread<kScales>(d1, scale + g * kTileRows, count, out.scale + g);
+    if constexpr (kMins != Mins::none) {
+      Rows16 d2 = d1;
+      if constexpr (kMins == Mins::zeros)
+        QUERN_UNROLL for (int p = 0; p < kParts; ++p) d2.part[p] =
+            V::mul(d1.part[p], V::load_u8(dmin + p * kLanes));
+      else
+        d2 = load_d(at.wide, dmin);
+      spread<kScales>(d2, min + g * kTileRows, count, out.min + g);
+    }
+    d += at.d_bytes;
+    dmin += at.dmin_bytes;
+  }
+}
+
+using ExpandHeader = void (*)(const HeaderShape&, const uint8_t*, SuperScales&);
+
+template <bool kScales>
+ExpandHeader find_expand(const PackedLayout& layout) {
+  if (layout.has_zeros) return expand_header<kScales, Mins::zeros>;
+  return layout.has_min ? expand_header<kScales, Mins::dmin> : expand_header<kScales, Mins::none>;
+}
+
+/// What all superblocks of a tile have in common, and their scales one after another.
+struct TileScales {
+  const PackedLayout& layout;
+  const ExpandHeader expand;
+  const HeaderShape full;
+  SuperScales values;
+
+  explicit TileScales(const PackedLayout& l)
+      : layout(l),
+        expand(l.has_scales ? find_expand<true>(l) : find_expand<false>(l)),
+        full(l, kSuperUnits) {}
+  /// Returns where the codes begin.
+  QUERN_INLINE const uint8_t* take(const uint8_t* header, int units) {
+    if (units == kSuperUnits) {
+      expand(full, header, values);
+      return header + full.codes;
+    }
+    const HeaderShape rest(layout, units);
+    expand(rest, header, values);
+    return header + rest.codes;
+  }
+};
 
 /// One superblock by one panel of C columns: acc[c][16] goes on from where the superblock before left it.
 template <int kBits, int kGroups, bool kMin, int C>
@@ -93,32 +164,38 @@ void dot_super(const uint8_t* codes, const SuperScales& scales, int units, const
   constexpr int kPlanes = kBits == 7 ? 8 : kBits;
   constexpr int kVectors = 8 / kGroups;
   constexpr int kChains = C < V::kChains ? C : V::kChains;  // columns whose integer sums run side by side
-  for (int part = 0; part < kParts; ++part) {
+  // A column alone takes all parts of the rows side by side: they need the same activations.
+  constexpr int kSides = C == 1 ? kParts : 1;
+  for (int part = 0; part < kParts; part += kSides) {
     const int lane = part * kLanes;
     const uint8_t* unit = codes + part * kPartBytes;
     const int8_t* x = panel.codes + first * C * kUnit;
     const float* dx = panel.scale + first * C;
     const int32_t* start = panel.start + first * kGroups * C;
     const float* sum = kMin ? panel.scaled_sum + first * kGroups * C : nullptr;
-    F f[C];
-    QUERN_UNROLL for (int c = 0; c < C; ++c) f[c] = V::load(acc + 16 * c + lane);
+    F f[kSides][C];
+    QUERN_UNROLL for (int s = 0; s < kSides; ++s) {
+      QUERN_UNROLL for (int c = 0; c < C; ++c) f[s][c] = V::load(acc + 16 * c + lane + s * kLanes);
+    }
     for (int u = 0; u < units; ++u) {
       // Tiles are read once, in order. (Codes of "7 bits" are in L1 already.)
       if (kBits != 7 && part == 0) prefetch_ahead(unit, 64 * kPlanes);
-      B code[8];
-      unpack_unit<kBits>(unit, code);
-      QUERN_UNROLL for (int g = 0; g < kGroups; ++g) {
-        const F ds = V::load(&scales.scale[u * kGroups + g][lane]);
-        QUERN_UNROLL for (int c0 = 0; c0 < C; c0 += kChains) {
-          typename V::I sums[kChains];
-          QUERN_UNROLL for (int c = 0; c < kChains; ++c) sums[c] = V::broadcast(start + g * C + c0 + c);
-          V::template dot<kVectors, kBits>(sums, code + g * kVectors, x + c0 * kUnit + g * 16);
-          QUERN_UNROLL for (int c = 0; c < kChains; ++c) {
-            const int at = c0 + c;
-            f[at] = V::fma(V::from_int(sums[c]), V::mul(ds, V::set1(dx[at])), f[at]);
-            if constexpr (kMin) {
-              const F dm = V::load(&scales.min[u * kGroups + g][lane]);
-              f[at] = V::fnma(dm, V::set1(sum[g * C + at]), f[at]);
+      QUERN_UNROLL for (int s = 0; s < kSides; ++s) {
+        B code[8];
+        unpack_unit<kBits>(unit + s * kPartBytes, code);
+        QUERN_UNROLL for (int g = 0; g < kGroups; ++g) {
+          const F ds = V::load(&scales.scale[u * kGroups + g][lane + s * kLanes]);
+          QUERN_UNROLL for (int c0 = 0; c0 < C; c0 += kChains) {
+            typename V::I sums[kChains];
+            QUERN_UNROLL for (int c = 0; c < kChains; ++c) sums[c] = V::broadcast(start + g * C + c0 + c);
+            V::template dot<kVectors, kBits>(sums, code + g * kVectors, x + c0 * kUnit + g * 16);
+            QUERN_UNROLL for (int c = 0; c < kChains; ++c) {
+              F& to = f[s][c0 + c];
+              to = V::fma(V::from_int(sums[c]), V::mul(ds, V::set1(dx[c0 + c])), to);
+              if constexpr (kMin) {
+                const F dm = V::load(&scales.min[u * kGroups + g][lane + s * kLanes]);
+                to = V::fnma(dm, V::set1(sum[g * C + c0 + c]), to);
+              }
             }
           }
         }
@@ -129,7 +206,9 @@ void dot_super(const uint8_t* codes, const SuperScales& scales, int units, const
       start += kGroups * C;
       if constexpr (kMin) sum += kGroups * C;
     }
-    QUERN_UNROLL for (int c = 0; c < C; ++c) V::store(acc + 16 * c + lane, f[c]);
+    QUERN_UNROLL for (int s = 0; s < kSides; ++s) {
+      QUERN_UNROLL for (int c = 0; c < C; ++c) V::store(acc + 16 * c + lane + s * kLanes, f[s][c]);
+    }
   }
 }
 
@@ -187,13 +266,13 @@ void affine_tile_bits(const AffineTile& job) {
   const PackedLayout& layout = *job.layout;
   const bool expand = kBits < 7 && job.columns >= kExpandColumns;
   const DotWidths dot = expand ? find_dot<7>(layout) : find_dot<kBits>(layout);
-  SuperScales scales;
+  TileScales scales(layout);
   alignas(64) uint8_t bytes[kSuperUnits * 512];
   const uint8_t* super = job.tile;
   for (int64_t u = 0; u < layout.units(); u += kSuperUnits) {
     const int units = static_cast<int>(std::min<int64_t>(kSuperUnits, layout.units() - u));
-    prefetch_ahead(super, layout.header_bytes(units));
-    const uint8_t* codes = expand_scales(layout, super, units, scales);
+    prefetch_ahead(super, scales.full.codes);
+    const uint8_t* codes = scales.take(super, units);
     super = codes + units * layout.unit_bytes();
     if constexpr (kBits < 7) {
       if (expand) {
@@ -201,7 +280,7 @@ void affine_tile_bits(const AffineTile& job) {
         codes = bytes;
       }
     }
-    dot_panels(dot, job, codes, scales, units, u);
+    dot_panels(dot, job, codes, scales.values, units, u);
   }
 }
 
@@ -211,7 +290,7 @@ void affine_rows_bits(const AffineTile& job) {
   const PackedLayout& layout = *job.layout;
   const RowReader<kBits> reader(*job.rows);
   const DotWidths dot = find_dot<(kBits < 7 ? 7 : kBits)>(layout);
-  SuperScales scales;
+  TileScales scales(layout);
   alignas(64) uint8_t header[kMostHeaderBytes], bytes[kSuperUnits * 512];
   const auto* rows = reinterpret_cast<const uint8_t*>(job.rows->rows);
   for (int64_t u = 0; u < layout.units(); u += kSuperUnits) {
@@ -219,9 +298,9 @@ void affine_rows_bits(const AffineTile& job) {
     const size_t row_bytes = super_row_bytes(*job.rows, units);
     prefetch_rows(*job.rows, rows, u + 2 * kSuperUnits, row_bytes);
     pack_header(*job.rows, rows, units, header);
-    expand_scales(layout, header, units, scales);
+    scales.take(header, units);
     reader.expand(rows, units, bytes);
-    dot_panels(dot, job, bytes, scales, units, u);
+    dot_panels(dot, job, bytes, scales.values, units, u);
     rows += row_bytes;
   }
 }

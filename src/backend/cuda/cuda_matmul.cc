@@ -211,7 +211,7 @@ Result<> CudaBackend::run_hopper(MatmulArgs args, std::span<const MatmulTarget* 
 Result<> CudaBackend::run_wide(MatmulArgs args, std::span<const MatmulTarget* const> targets) {
   const int blocks = set_targets(args, targets, kWideRows);
   const auto [cols, launch] = wide_kernel(*weight_of(*targets[0]).kernels(), args.rows);
-  const int chunks = (args.rows + cols - 1) / cols, all = blocks * chunks;
+  const int chunks = (args.rows + cols - 1) / cols, all = std::max(1, blocks * chunks);
   // Enough blocks for two on every multiprocessor.
   const int wanted = (2 * device_->multiprocessors() + all - 1) / all;
   return run_split(args, std::clamp(wanted, 1, std::max(1, args.target[0].weight.units / 4)),

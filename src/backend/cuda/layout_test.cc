@@ -86,7 +86,7 @@ void check_lanes(const PackPlan& plan, const PackedMatrix& p, std::span<const fl
   for (int tile = 0; tile < plan.tiles; ++tile)
     for (int unit = 0; unit < plan.units; ++unit)
       for (int lane = 0; lane < 32; ++lane) {
-        Raw<form> raw;
+        Raw<form> raw{};
         load_unit<form>(raw, p.view, tile, unit, lane);
         for (int kt = 0; kt < 4; ++kt) {
           uint32_t a[4];
