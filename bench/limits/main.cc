@@ -97,6 +97,7 @@ QUERN_TARGET("avx2") double products_avx2() {
       for (__m256i& sum : narrow) {
         asm volatile("" : "+x"(code), "+x"(x));  // or one product would do for all
         sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(code, x));
+        asm volatile("" : "+x"(sum));  // or all products would wait for each other
       }
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) wide[c] = _mm256_add_epi32(wide[c], _mm256_madd_epi16(narrow[c], ones));

@@ -10,9 +10,8 @@ QUERN_INLINE void prefetch_ahead(const uint8_t* p, int64_t bytes) {
 /// Code vector J of the unit (this part's rows), from its planes.
 template <int kBits, int J>
 QUERN_INLINE B unpack_one(const uint8_t* unit) {
-  if constexpr (kBits >= 7) {
-    const B b = V::load_bytes(unit + 64 * J);
-    return kBits == 8 ? V::flip(b) : b;
+  if constexpr (kBits == 8) {
+    return V::flip(V::load_bytes(unit + 64 * J));
   } else if constexpr (kBits == 2 || kBits == 3) {
     const B low = V::template shift_and<2 * (J >> 1)>(V::load_bytes(unit + 64 * (J & 1)), 3);
     if constexpr (kBits == 2) return low;
@@ -27,17 +26,29 @@ QUERN_INLINE B unpack_one(const uint8_t* unit) {
   }
 }
 
+/// A unit's code vectors as a tile has them. kTop: no code is larger.
 template <int kBits>
-QUERN_INLINE void unpack_unit(const uint8_t* unit, B (&code)[8]) {
-  code[0] = unpack_one<kBits, 0>(unit);
-  code[1] = unpack_one<kBits, 1>(unit);
-  code[2] = unpack_one<kBits, 2>(unit);
-  code[3] = unpack_one<kBits, 3>(unit);
-  code[4] = unpack_one<kBits, 4>(unit);
-  code[5] = unpack_one<kBits, 5>(unit);
-  code[6] = unpack_one<kBits, 6>(unit);
-  code[7] = unpack_one<kBits, 7>(unit);
-}
+struct Planes {
+  static constexpr int kTop = (1 << kBits) - 1;
+  static constexpr int kUnitBytes = 64 * kBits;
+  static constexpr bool kFromMemory = true;  // tiles are read once, in order
+  template <int J>
+  static QUERN_INLINE B load(const uint8_t* unit) {
+    return unpack_one<kBits, J>(unit);
+  }
+};
+
+/// The same, unpacked before into bytes that are in L1 now.
+template <int kMost>
+struct Bytes {
+  static constexpr int kTop = kMost;
+  static constexpr int kUnitBytes = 512;
+  static constexpr bool kFromMemory = false;
+  template <int J>
+  static QUERN_INLINE B load(const uint8_t* unit) {
+    return V::load_bytes(unit + 64 * J);
+  }
+};
 
 /// A superblock's scales and minimums as f32, one vector of 16 rows per group.
 struct SuperScales {
@@ -157,15 +168,22 @@ struct TileScales {
   }
 };
 
+/// Code vectors from kFirst on, for each side of the rows: what V::dot takes.
+template <typename Source, int kFirst>
+struct CodeVectors {
+  const uint8_t* unit;
+  template <int J>
+  QUERN_INLINE B at(int side) const {
+    return Source::template load<kFirst + J>(unit + side * kPartBytes);
+  }
+};
+
 /// One superblock by one panel of C columns: acc[c][16] goes on from where the superblock before left it.
-template <int kBits, int kGroups, bool kMin, int C>
+template <typename Source, int kGroups, bool kMin, int C>
 void dot_super(const uint8_t* codes, const SuperScales& scales, int units, const Panel& panel, int64_t first,
                float* acc) {
-  constexpr int kPlanes = kBits == 7 ? 8 : kBits;
   constexpr int kVectors = 8 / kGroups;
-  constexpr int kChains = C < V::kChains ? C : V::kChains;  // columns whose integer sums run side by side
-  // A column alone takes all parts of the rows side by side: they need the same activations.
-  constexpr int kSides = C == 1 ? kParts : 1;
+  constexpr int kSides = V::sides(C);  // parts of the rows that go side by side and share the activations
   for (int part = 0; part < kParts; part += kSides) {
     const int lane = part * kLanes;
     const uint8_t* unit = codes + part * kPartBytes;
@@ -178,29 +196,26 @@ void dot_super(const uint8_t* codes, const SuperScales& scales, int units, const
       QUERN_UNROLL for (int c = 0; c < C; ++c) f[s][c] = V::load(acc + 16 * c + lane + s * kLanes);
     }
     for (int u = 0; u < units; ++u) {
-      // Tiles are read once, in order. (Codes of "7 bits" are in L1 already.)
-      if (kBits != 7 && part == 0) prefetch_ahead(unit, 64 * kPlanes);
-      QUERN_UNROLL for (int s = 0; s < kSides; ++s) {
-        B code[8];
-        unpack_unit<kBits>(unit + s * kPartBytes, code);
-        QUERN_UNROLL for (int g = 0; g < kGroups; ++g) {
+      if (Source::kFromMemory && part == 0) prefetch_ahead(unit, Source::kUnitBytes);
+      for_each<kGroups>([&](auto group) QUERN_INLINE_LAMBDA {
+        constexpr int g = group;
+        typename V::I sums[kSides][C];
+        QUERN_UNROLL for (int c = 0; c < C; ++c) {
+          QUERN_UNROLL for (int s = 0; s < kSides; ++s) sums[s][c] = V::broadcast(start + g * C + c);
+        }
+        V::template dot<kVectors, Source::kTop>(sums, CodeVectors<Source, g * kVectors>{unit}, x + g * 16);
+        QUERN_UNROLL for (int s = 0; s < kSides; ++s) {
           const F ds = V::load(&scales.scale[u * kGroups + g][lane + s * kLanes]);
-          QUERN_UNROLL for (int c0 = 0; c0 < C; c0 += kChains) {
-            typename V::I sums[kChains];
-            QUERN_UNROLL for (int c = 0; c < kChains; ++c) sums[c] = V::broadcast(start + g * C + c0 + c);
-            V::template dot<kVectors, kBits>(sums, code + g * kVectors, x + c0 * kUnit + g * 16);
-            QUERN_UNROLL for (int c = 0; c < kChains; ++c) {
-              F& to = f[s][c0 + c];
-              to = V::fma(V::from_int(sums[c]), V::mul(ds, V::set1(dx[c0 + c])), to);
-              if constexpr (kMin) {
-                const F dm = V::load(&scales.min[u * kGroups + g][lane + s * kLanes]);
-                to = V::fnma(dm, V::set1(sum[g * C + c0 + c]), to);
-              }
+          QUERN_UNROLL for (int c = 0; c < C; ++c) {
+            f[s][c] = V::fma(V::from_int(sums[s][c]), V::mul(ds, V::set1(dx[c])), f[s][c]);
+            if constexpr (kMin) {
+              const F dm = V::load(&scales.min[u * kGroups + g][lane + s * kLanes]);
+              f[s][c] = V::fnma(dm, V::set1(sum[g * C + c]), f[s][c]);
             }
           }
         }
-      }
-      unit += 64 * kPlanes;
+      });
+      unit += Source::kUnitBytes;
       x += C * kUnit;
       dx += C;
       start += kGroups * C;
@@ -220,30 +235,33 @@ struct DotWidths {
   DotSuper operator[](int columns) const { return width[std::countr_zero(static_cast<unsigned>(columns))]; }
 };
 
-template <int kBits, int kGroups, bool kMin>
+template <typename Source, int kGroups, bool kMin>
 constexpr DotWidths dot_widths() {
-  DotWidths out{{dot_super<kBits, kGroups, kMin, 1>, dot_super<kBits, kGroups, kMin, 2>,
-                 dot_super<kBits, kGroups, kMin, 4>, nullptr}};
-  if constexpr (V::kMaxPanel == 8) out.width[3] = dot_super<kBits, kGroups, kMin, 8>;
+  DotWidths out{{dot_super<Source, kGroups, kMin, 1>, dot_super<Source, kGroups, kMin, 2>,
+                 dot_super<Source, kGroups, kMin, 4>, nullptr}};
+  if constexpr (V::kMaxPanel == 8) out.width[3] = dot_super<Source, kGroups, kMin, 8>;
   return out;
 }
 
-template <int kBits>
+template <typename Source>
 DotWidths find_dot(const PackedLayout& layout) {
-  static constexpr DotWidths table[4] = {dot_widths<kBits, 1, false>(), dot_widths<kBits, 1, true>(),
-                                         dot_widths<kBits, 2, false>(), dot_widths<kBits, 2, true>()};
+  static constexpr DotWidths table[4] = {dot_widths<Source, 1, false>(), dot_widths<Source, 1, true>(),
+                                         dot_widths<Source, 2, false>(), dot_widths<Source, 2, true>()};
   return table[2 * (layout.groups - 1) + (layout.has_min ? 1 : 0)];
 }
+
+/// Codes of kBits bits as bytes. (8 bits are bytes in the tile.)
+template <int kBits>
+using Unpacked = std::conditional_t<kBits == 8, Planes<8>, Bytes<kBits <= 4 ? 15 : (1 << kBits) - 1>>;
 
 template <int kBits>
 void expand_codes(const uint8_t* codes, int units, uint8_t* out) {
   for (int u = 0; u < units; ++u, codes += 64 * kBits, out += 512) {
     prefetch_ahead(codes, 64 * kBits);
-    for (int part = 0; part < kParts; ++part) {
-      B code[8];
-      unpack_unit<kBits>(codes + part * kPartBytes, code);
-      QUERN_UNROLL for (int j = 0; j < 8; ++j) V::store_bytes(out + 64 * j + part * kPartBytes, code[j]);
-    }
+    for (int part = 0; part < kParts; ++part)
+      for_each<8>([&](auto j) QUERN_INLINE_LAMBDA {
+        V::store_bytes(out + 64 * j + part * kPartBytes, unpack_one<kBits, j>(codes + part * kPartBytes));
+      });
   }
 }
 
@@ -264,8 +282,8 @@ QUERN_INLINE void dot_panels(const DotWidths& dot, const AffineTile& job, const 
 template <int kBits>
 void affine_tile_bits(const AffineTile& job) {
   const PackedLayout& layout = *job.layout;
-  const bool expand = kBits < 7 && job.columns >= kExpandColumns;
-  const DotWidths dot = expand ? find_dot<7>(layout) : find_dot<kBits>(layout);
+  const bool expand = kBits < 8 && job.columns >= kExpandColumns;
+  const DotWidths dot = expand ? find_dot<Unpacked<kBits>>(layout) : find_dot<Planes<kBits>>(layout);
   TileScales scales(layout);
   alignas(64) uint8_t bytes[kSuperUnits * 512];
   const uint8_t* super = job.tile;
@@ -274,7 +292,7 @@ void affine_tile_bits(const AffineTile& job) {
     prefetch_ahead(super, scales.full.codes);
     const uint8_t* codes = scales.take(super, units);
     super = codes + units * layout.unit_bytes();
-    if constexpr (kBits < 7) {
+    if constexpr (kBits < 8) {
       if (expand) {
         expand_codes<kBits>(codes, units, bytes);
         codes = bytes;
@@ -289,7 +307,7 @@ template <int kBits>
 void affine_rows_bits(const AffineTile& job) {
   const PackedLayout& layout = *job.layout;
   const RowReader<kBits> reader(*job.rows);
-  const DotWidths dot = find_dot<(kBits < 7 ? 7 : kBits)>(layout);
+  const DotWidths dot = find_dot<Unpacked<kBits>>(layout);
   TileScales scales(layout);
   alignas(64) uint8_t header[kMostHeaderBytes], bytes[kSuperUnits * 512];
   const auto* rows = reinterpret_cast<const uint8_t*>(job.rows->rows);

@@ -25,3 +25,4 @@
 #else
 #define QUERN_UNROLL _Pragma("GCC unroll 16")
 #endif
+#define QUERN_INLINE_LAMBDA __attribute__((always_inline))

@@ -3,10 +3,11 @@
 struct V {
   static constexpr int kLanes = 8;
   static constexpr int kMaxPanel = 4;
-  static constexpr int kChains = 2;
   static constexpr int kBias8 = 128;  // 8-bit codes are multiplied as signed bytes
   static constexpr int kFloatRows = 2;
   static constexpr int kFloatCols = 2;
+  /// How many parts of a tile's rows go side by side through its columns.
+  static constexpr int sides(int columns) { return 2; }
 
   using F = __m256;
   using I = __m256i;
@@ -110,33 +111,62 @@ struct V {
 
   /// vpmaddubsw sums two products into 16 bits: at most 2 · 127 · 127 for unsigned codes of up to 7 bits, and
   /// 2 · 128 · 127 for signed bytes, whose sign is moved to the activation. Where codes are short, several
-  /// such sums fit before they are widened. Codes of "7 bits" are bytes that hold 6 at most.
-  template <int kCount, int kBits, int kCols>
-  static QUERN_INLINE void dot(I (&acc)[kCols], const B* code, const int8_t* x) {
-    constexpr int kTop = kBits == 7 ? 63 : (1 << kBits) - 1;
-    constexpr int kFit = kBits == 8 ? 1 : 32767 / (2 * 127 * kTop);
+  /// such sums fit before they are widened.
+  template <int kCount, int kTop, int kSides, int kCols, typename Code>
+  static QUERN_INLINE void dot(I (&acc)[kSides][kCols], const Code& code, const int8_t* x) {
+    constexpr int kFit = kTop == 255 ? 1 : 32767 / (2 * 127 * kTop);
     constexpr int kSums = kFit > kCount ? kCount : kFit;
+    static_assert(kCount % kSums == 0);
     const __m256i ones = _mm256_set1_epi16(1);
-    QUERN_UNROLL for (int j = 0; j < kCount; j += kSums) {
-      QUERN_UNROLL for (int c = 0; c < kCols; ++c) {
-        __m256i pairs = products<kBits>(code[j], x + c * kUnit + 4 * j);
-        QUERN_UNROLL for (int i = j + 1; i < j + kSums; ++i) pairs =
-            _mm256_add_epi16(pairs, products<kBits>(code[i], x + c * kUnit + 4 * i));
-        acc[c] = _mm256_add_epi32(acc[c], _mm256_madd_epi16(pairs, ones));
-      }
-    }
+    for_each<kCount / kSums>([&](auto block) QUERN_INLINE_LAMBDA {
+      // Up to two code vectors at once, by all columns; longer sums wait in `pairs`.
+      constexpr int kStep = kSums < 2 ? 1 : 2;
+      I pairs[kSides][kCols];
+      for_each<kSums / kStep>([&](auto step) QUERN_INLINE_LAMBDA {
+        constexpr int j = block * kSums + step * kStep;
+        B four[kSides][2];
+        QUERN_UNROLL for (int s = 0; s < kSides; ++s) {
+          four[s][0] = code.template at<j>(s);
+          if constexpr (kStep == 2) four[s][1] = code.template at<j + 1>(s);
+        }
+        QUERN_UNROLL for (int c = 0; c < kCols; ++c) {
+          const __m256i v = broadcast_four(x + c * kUnit + 4 * j);
+          QUERN_UNROLL for (int s = 0; s < kSides; ++s) {
+            pairs[s][c] = step == 0 ? products<kTop>(four[s][0], v)
+                                    : in_order(_mm256_add_epi16(pairs[s][c], products<kTop>(four[s][0], v)));
+          }
+          if constexpr (kStep == 2) {
+            const __m256i w = broadcast_four(x + c * kUnit + 4 * (j + 1));
+            QUERN_UNROLL for (int s = 0; s < kSides; ++s) pairs[s][c] =
+                in_order(_mm256_add_epi16(pairs[s][c], products<kTop>(four[s][1], w)));
+          }
+          if constexpr (step == kSums / kStep - 1) {
+            QUERN_UNROLL for (int s = 0; s < kSides; ++s) acc[s][c] =
+                in_order(_mm256_add_epi32(acc[s][c], _mm256_madd_epi16(pairs[s][c], ones)));
+          }
+        }
+      });
+    });
   }
 
  private:
   static QUERN_INLINE __m128i load_16(const uint8_t* p) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   }
-  template <int kBits>
-  static QUERN_INLINE __m256i products(__m256i code, const int8_t* x) {
+  static QUERN_INLINE __m256i broadcast_four(const int8_t* x) {
     int32_t four;
     std::memcpy(&four, x, 4);
-    const __m256i v = _mm256_set1_epi32(four);
-    if constexpr (kBits == 8) return _mm256_maddubs_epi16(_mm256_abs_epi8(code), _mm256_sign_epi8(v, code));
-    return _mm256_maddubs_epi16(code, v);
+    return _mm256_set1_epi32(four);
+  }
+  /// A sum that is to be made now: added up as a tree, as GCC would, all products wait in memory for each
+  /// other.
+  static QUERN_INLINE __m256i in_order(__m256i sum) {
+    asm("" : "+x"(sum));
+    return sum;
+  }
+  template <int kTop>
+  static QUERN_INLINE __m256i products(__m256i code, __m256i x) {
+    if constexpr (kTop == 255) return _mm256_maddubs_epi16(_mm256_abs_epi8(code), _mm256_sign_epi8(x, code));
+    return _mm256_maddubs_epi16(code, x);
   }
 };

@@ -18,6 +18,8 @@
 
 namespace quern::cpu {
 namespace {
+#include "backend/cpu/kernels_for_each.inc.h"
+
 #include "backend/cpu/isa/avx512/vec.h"
 #include "backend/cpu/kernels.inc.h"
 }  // namespace

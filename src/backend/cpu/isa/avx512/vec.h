@@ -3,10 +3,11 @@
 struct V {
   static constexpr int kLanes = 16;
   static constexpr int kMaxPanel = 8;
-  static constexpr int kChains = 4;
   static constexpr int kBias8 = 0;  // vpdpbusd takes unsigned codes
   static constexpr int kFloatRows = 4;
   static constexpr int kFloatCols = 4;
+  /// How many parts of a tile's rows go side by side through its columns.
+  static constexpr int sides(int columns) { return 1; }
 
   using F = __m512;
   using I = __m512i;
@@ -101,12 +102,14 @@ struct V {
     out[3] = _mm512_unpackhi_epi64(c, d);
   }
   static QUERN_INLINE B flip(B b) { return b; }
-  template <int kCount, int kBits, int kCols>
-  static QUERN_INLINE void dot(I (&acc)[kCols], const B* code, const int8_t* x) {
-    QUERN_UNROLL for (int j = 0; j < kCount; ++j) {
-      QUERN_UNROLL for (int c = 0; c < kCols; ++c) acc[c] =
-          _mm512_dpbusd_epi32(acc[c], code[j], broadcast_four(x + c * kUnit + 4 * j));
-    }
+  template <int kCount, int kTop, int kSides, int kCols, typename Code>
+  static QUERN_INLINE void dot(I (&acc)[kSides][kCols], const Code& code, const int8_t* x) {
+    static_assert(kSides == 1);
+    for_each<kCount>([&](auto j) QUERN_INLINE_LAMBDA {
+      const B four = code.template at<j>(0);
+      QUERN_UNROLL for (int c = 0; c < kCols; ++c) acc[0][c] =
+          _mm512_dpbusd_epi32(acc[0][c], four, broadcast_four(x + c * kUnit + 4 * j));
+    });
   }
 
  private:

@@ -12,6 +12,8 @@
 
 namespace quern::cpu {
 namespace {
+#include "backend/cpu/kernels_for_each.inc.h"
+
 #include "backend/cpu/isa/neon/vec.h"
 #include "backend/cpu/kernels.inc.h"
 }  // namespace

@@ -3,10 +3,11 @@
 struct V {
   static constexpr int kLanes = 4;
   static constexpr int kMaxPanel = 8;
-  static constexpr int kChains = 4;
   static constexpr int kBias8 = 128;  // all products are of signed bytes
   static constexpr int kFloatRows = 2;
   static constexpr int kFloatCols = 2;
+  /// How many parts of a tile's rows go side by side through its columns.
+  static constexpr int sides(int columns) { return columns == 1 ? 4 : 1; }
 
   using F = float32x4_t;
   using I = int32x4_t;
@@ -104,17 +105,19 @@ struct V {
   }
   static QUERN_INLINE B flip(B b) { return veorq_u8(b, vdupq_n_u8(128)); }
 
-  template <int kCount, int kBits, int kCols>
-  static QUERN_INLINE void dot(I (&acc)[kCols], const B* code, const int8_t* x) {
-    QUERN_UNROLL for (int j = 0; j < kCount; j += 4) {
+  template <int kCount, int kTop, int kSides, int kCols, typename Code>
+  static QUERN_INLINE void dot(I (&acc)[kSides][kCols], const Code& code, const int8_t* x) {
+    for_each<kCount / 4>([&](auto block) QUERN_INLINE_LAMBDA {
+      int8x16_t k[kSides][4];
+      QUERN_UNROLL for (int s = 0; s < kSides; ++s) for_each<4>([&](auto i) QUERN_INLINE_LAMBDA {
+        k[s][i] = vreinterpretq_s8_u8(code.template at<4 * block + i>(s));
+      });
       QUERN_UNROLL for (int c = 0; c < kCols; ++c) {
-        const int8x16_t v = vld1q_s8(x + c * kUnit + 4 * j);
-        acc[c] = add_products<0>(acc[c], vreinterpretq_s8_u8(code[j]), v);
-        acc[c] = add_products<1>(acc[c], vreinterpretq_s8_u8(code[j + 1]), v);
-        acc[c] = add_products<2>(acc[c], vreinterpretq_s8_u8(code[j + 2]), v);
-        acc[c] = add_products<3>(acc[c], vreinterpretq_s8_u8(code[j + 3]), v);
+        const int8x16_t v = vld1q_s8(x + c * kUnit + 16 * block);
+        QUERN_UNROLL for (int s = 0; s < kSides; ++s) for_each<4>(
+            [&](auto i) QUERN_INLINE_LAMBDA { acc[s][c] = add_products<i>(acc[s][c], k[s][i], v); });
       }
-    }
+    });
   }
 
  private:

@@ -3,6 +3,8 @@
 
 namespace quern::cpu {
 namespace {
+#include "backend/cpu/kernels_for_each.inc.h"
+
 #include "backend/cpu/isa/scalar/vec.h"
 #include "backend/cpu/kernels.inc.h"
 }  // namespace

@@ -3,10 +3,11 @@
 struct V {
   static constexpr int kLanes = 1;
   static constexpr int kMaxPanel = 4;
-  static constexpr int kChains = 1;
   static constexpr int kBias8 = 0;
   static constexpr int kFloatRows = 1;
   static constexpr int kFloatCols = 1;
+  /// How many parts of a tile's rows go side by side through its columns.
+  static constexpr int sides(int columns) { return 1; }
 
   using F = float;
   using I = int32_t;
@@ -91,13 +92,17 @@ struct V {
     for (int i = 0; i < 4; ++i) out[i] = load_bytes(p + 4 * i);
   }
   static QUERN_INLINE B flip(B b) { return b; }
-  /// acc[c] += Σ_j Σ_i code[j].k[i] · x[32c + 4j + i]: codes of kBits bits, unsigned (or flipped to signed:
-  /// kBias8), by kCols columns.
-  template <int kCount, int kBits, int kCols>
-  static QUERN_INLINE void dot(I (&acc)[kCols], const B* code, const int8_t* x) {
-    for (int c = 0; c < kCols; ++c, x += kUnit)
-      for (int j = 0; j < kCount; ++j)
-        for (int i = 0; i < 4; ++i) acc[c] += code[j].k[i] * x[4 * j + i];
+  /// acc[s][c] += Σ_j Σ_i code.at<j>(s).k[i] · x[32c + 4j + i]: kCount code vectors, of numbers up to kTop
+  /// (255: any, unsigned, or flipped to signed: kBias8), for each side, by kCols columns.
+  template <int kCount, int kTop, int kSides, int kCols, typename Code>
+  static QUERN_INLINE void dot(I (&acc)[kSides][kCols], const Code& code, const int8_t* x) {
+    for_each<kCount>([&](auto j) {
+      for (int s = 0; s < kSides; ++s) {
+        const B four = code.template at<j>(s);
+        for (int c = 0; c < kCols; ++c)
+          for (int i = 0; i < 4; ++i) acc[s][c] += four.k[i] * x[c * kUnit + 4 * j + i];
+      }
+    });
   }
 
  private:
