@@ -19,7 +19,6 @@ struct Answered {
 Answered run(const std::vector<std::string>& pieces, const std::vector<std::string>& stops) {
   AnswerText answer(stops, true);
   Answered result;
-  std::string tokens_text;
   const auto take = [&] {
     const auto delta = answer.take();
     if (!delta) return;

@@ -270,7 +270,7 @@ TEST(Engine, AThrowingReceiverHarmsOnlyItself) {
   Fixture fixture({.block_size = 16});
   Receiver other;
   std::atomic<int> calls = 0;
-  ASSERT_TRUE(fixture.engine->submit(greedy(some_prompt(5, 1), 100), [&](Event) {
+  ASSERT_TRUE(fixture.engine->submit(greedy(some_prompt(5, 1), 100), [&](const Event&) {
     ++calls;
     throw std::runtime_error("no more");
   }));

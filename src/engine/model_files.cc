@@ -60,7 +60,7 @@ std::optional<fs::path> existing_path(const std::string& reference, const std::s
   std::error_code ignored;
   if (fs::exists(reference, ignored)) return reference;
   if (model_path.empty()) return std::nullopt;
-  const fs::path below = fs::path(model_path) / reference;
+  fs::path below = fs::path(model_path) / reference;
   if (fs::exists(below, ignored)) return below;
   return std::nullopt;
 }

@@ -105,7 +105,7 @@ class ModelHostImpl final : public ModelHost {
     }
     entry.last_asked = now;
     while (entry.model != nullptr && !entry.draining && !entry.stale) {
-      const std::shared_ptr<ServedModel> model = entry.model;
+      std::shared_ptr<ServedModel> model = entry.model;
       lock.unlock();  // the system is asked about the file: a slow disk must not hold up everybody
       const auto unchanged = model->source->check();
       if (unchanged) return model;

@@ -264,7 +264,8 @@ TEST(ModelHost, LoadsWhatReferencesMean) {
   EXPECT_EQ(model->bos_text, "<s>");
   EXPECT_EQ(model->eos_text, "</s>");
   host->stop(1s);
-  EXPECT_EQ(model->engine->submit(request_number(1), [](Event) {}).error().code, ErrorCode::unavailable);
+  EXPECT_EQ(model->engine->submit(request_number(1), [](const Event&) {}).error().code,
+            ErrorCode::unavailable);
 }
 
 TEST(ModelHost, ABrokenTemplateIsKeptAsAReason) {

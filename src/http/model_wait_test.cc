@@ -17,7 +17,7 @@ constexpr const char* kBody = R"({"prompt":"the cat","temperature":0,"max_tokens
 class Download {
  public:
   explicit Download(Config config = {})
-      : server_({.config = config, .models = {"owner/repo"}, .wait = false, .fetch = fetch()}) {
+      : server_({.config = std::move(config), .models = {"owner/repo"}, .wait = false, .fetch = fetch()}) {
     while (!seen_) std::this_thread::sleep_for(1ms);
   }
   ~Download() { come_ = true; }

@@ -32,7 +32,7 @@ TEST(Native, TheStreamIsTheAnswerByteForByte) {
   const Reply stream = server.post("/api/generate/stream", greedy("the cat", 40));
   EXPECT_EQ(stream.headers.at("content-type"), "text/event-stream; charset=utf-8");
   EXPECT_EQ(stream.headers.at("cache-control"), "no-cache");
-  EXPECT_EQ(text_of(stream, "text"), answer["text"]);
+  EXPECT_EQ(text_of(stream, "text"), answer["text"].get<std::string>());
   EXPECT_TRUE(stream.body.starts_with("data: {\"text\":"));
   EXPECT_TRUE(stream.body.ends_with(
       "data: {\"done\":true,\"finish_reason\":\"length\",\"tokens_generated\":40}\n\ndata: [DONE]\n\n"))
@@ -48,7 +48,7 @@ TEST(Native, ChatAndItsStream) {
   const Json answer = server.post("/api/chat", body).json();
   EXPECT_EQ(answer["message"]["role"], "assistant");
   const Reply stream = server.post("/api/chat/stream", body);
-  EXPECT_EQ(text_of(stream, "content"), answer["message"]["content"]);
+  EXPECT_EQ(text_of(stream, "content"), answer["message"]["content"].get<std::string>());
   EXPECT_EQ(stream.last_event(), "[DONE]");
   // The same as the rendered prompt sent as it is, since the template writes BOS itself.
   const std::string prompt = server.post("/apply-template", body).json()["prompt"];

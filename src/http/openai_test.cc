@@ -74,7 +74,7 @@ TEST(OpenAi, AChatAnswerAndItsStream) {
     roles += choice["delta"].contains("role");
     finishes += !choice["finish_reason"].is_null();
   }
-  EXPECT_EQ(text, whole["choices"][0]["message"]["content"]);
+  EXPECT_EQ(text, whole["choices"][0]["message"]["content"].get<std::string>());
   EXPECT_EQ(ids.size(), 1u);
   EXPECT_EQ(roles, 1);
   EXPECT_EQ(list[0]["choices"][0]["delta"], Json({{"role", "assistant"}, {"content", ""}}));

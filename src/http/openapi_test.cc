@@ -1,4 +1,5 @@
 // The description and the router say the same.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <set>
@@ -22,7 +23,7 @@ TEST(OpenApi, DescribesExactlyTheRoutes) {
   std::set<std::string> described, routed, operations;
   for (const auto& [path, item] : api["paths"].items()) {
     for (const auto& [method, operation] : item.items()) {
-      described.insert(method + " " + path);
+      described.insert(fmt::format("{} {}", method, path));
       EXPECT_TRUE(operations.insert(operation["operationId"].get<std::string>()).second);
       EXPECT_TRUE(operation["responses"].contains("200"));
       EXPECT_FALSE(operation["summary"].get<std::string>().empty());
@@ -69,7 +70,7 @@ void expect_fits(const Json& api, Json schema, const Json& value, const std::str
     for (const auto& [name, child] : value.items()) {
       EXPECT_TRUE(schema["properties"].contains(name)) << where << "." << name << " is not described";
       if (schema["properties"].contains(name))
-        expect_fits(api, schema["properties"][name], child, where + "." + name);
+        expect_fits(api, schema["properties"][name], child, fmt::format("{}.{}", where, name));
     }
   }
   if (value.is_array() && schema.contains("items"))

@@ -157,9 +157,9 @@ TEST(Wire, GarbageAndBrokenConnections) {
     client.half_close();
     client.read_all();
   }
-  for (int i = 0; i < 50; ++i) {
+  for (size_t i = 0; i < 50; ++i) {
     Client client = server.connect();
-    client.send(post_text("/api/generate", R"({"prompt":"x"})").substr(0, static_cast<size_t>(i * 3)));
+    client.send(post_text("/api/generate", R"({"prompt":"x"})").substr(0, i * 3));
     client.reset();
   }
   Client giant = server.connect();

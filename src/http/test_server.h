@@ -87,7 +87,7 @@ struct ServerOptions {
 
 class TestServer {
  public:
-  explicit TestServer(ServerOptions options = {});
+  explicit TestServer(const ServerOptions& options = {});
   ~TestServer();
 
   Client connect() { return Client(server_->port(), tls_); }

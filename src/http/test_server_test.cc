@@ -282,7 +282,7 @@ std::pair<std::string, std::string> certificate() {
   return {cert, key};
 }
 
-TestServer::TestServer(ServerOptions options) : config_(options.config), tls_(options.config.tls) {
+TestServer::TestServer(const ServerOptions& options) : config_(options.config), tls_(options.config.tls) {
   static const bool quiet = (log::init(log::Format::pretty, log::Level::off), true);
   (void)quiet;
   config_.port = 0;

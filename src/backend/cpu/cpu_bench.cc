@@ -124,7 +124,7 @@ void pack(benchmark::State& state, const Kernels* kernels, const QuantInfo* info
   constexpr int64_t kCols = 4096;
   const PackedLayout layout = *packed_layout(*info, kCols);
   const TestMatrix m = random_matrix(*info, {kTileRows, kCols}, 1);
-  const size_t copies = (64 << 20) / m.bytes.size() + 1;
+  const size_t copies = std::max<size_t>(1, (64 << 20) / m.bytes.size());
   std::vector<std::byte> file(copies * m.bytes.size());
   for (size_t i = 0; i < copies; ++i)
     std::copy(m.bytes.begin(), m.bytes.end(), file.begin() + static_cast<int64_t>(i * m.bytes.size()));

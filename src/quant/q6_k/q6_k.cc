@@ -1,5 +1,6 @@
 #include "quant/q6_k/q6_k.h"
 
+#include <algorithm>
 #include <cstddef>
 
 #include "quant/codec.h"
@@ -45,7 +46,7 @@ void unpack(const Block& block, AffineBlock& out) {
   codec::unit_scales(out, false);
   out.d = f16_to_f32(block.d);
   out.dmin = 0;
-  for (int g = 0; g < 16; ++g) out.scale[g] = static_cast<int16_t>(block.scales[g]);
+  std::ranges::copy(block.scales, out.scale);
   codec::fill_codes(out, [&](int run, int i) {
     const int low = block.ql[run / 4 * 64 + run % 2 * 32 + i] >> (run % 4 / 2 * 4) & 15;
     return low | (block.qh[run / 4 * 32 + i] >> (run % 4 * 2) & 3) << 4;
