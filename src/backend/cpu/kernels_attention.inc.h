@@ -156,6 +156,11 @@ void attention(const AttentionTask& task) {
   const int64_t from = task.window > 0 ? std::max<int64_t>(0, task.start + 1 - task.window) : 0;
   for (int64_t b = from / task.block_size; b <= last / task.block_size; ++b) {
     const std::byte* head = task.head + task.blocks[b] * task.block_bytes;
+    if (b < last / task.block_size) {
+      // The next block is somewhere else in memory: nothing but this says so in time.
+      const std::byte* next = task.head + task.blocks[b + 1] * task.block_bytes;
+      for (int64_t i = 0; i < layout.head_bytes(); i += 64) __builtin_prefetch(next + i, 0, 2);
+    }
     if (layout.q8)
       attend_all<true>(task, head, b * task.block_size, state);
     else
