@@ -112,7 +112,7 @@ TEST(OpenAi, SeveralAnswersFromOneSeed) {
     finishes[index] += !choice["finish_reason"].is_null();
   }
   for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(streamed[i], first["choices"][i]["message"]["content"]);
+    EXPECT_EQ(streamed[i], first["choices"][i]["message"]["content"].get<std::string>());
     EXPECT_EQ(roles[i], 1);
     EXPECT_EQ(finishes[i], 1);
   }
@@ -199,7 +199,7 @@ TEST(OpenAi, CompletionLogprobsAndEcho) {
     for (const Json& token : chunk["choices"][0]["logprobs"]["tokens"]) tokens.push_back(token);
     for (const Json& offset : chunk["choices"][0]["logprobs"]["text_offset"]) offsets.push_back(offset);
   }
-  EXPECT_EQ(text, whole["text"]);
+  EXPECT_EQ(text, whole["text"].get<std::string>());
   EXPECT_TRUE(text.starts_with("once upon"));
   EXPECT_EQ(tokens, whole["logprobs"]["tokens"]);
   EXPECT_EQ(offsets, whole["logprobs"]["text_offset"]);
