@@ -17,8 +17,9 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #define QUERN_TARGET(isa) __attribute__((target(isa)))
+#define QUERN_WITH_AVX2 __attribute__((target_clones("avx2", "default")))
 #else
-#define QUERN_TARGET(isa)
+#define QUERN_WITH_AVX2
 #endif
 
 namespace quern {
@@ -49,7 +50,7 @@ double best_rate(int threads, const std::function<double(int)>& work) {
 
 using Wide = uint64_t __attribute__((vector_size(32)));
 
-QUERN_TARGET("avx2") uint64_t read_once(const Wide* data, size_t count) {
+QUERN_WITH_AVX2 uint64_t read_once(const Wide* data, size_t count) {
   Wide sum[4] = {};
   for (size_t i = 0; i < count; i += 4)
 #pragma GCC unroll 4

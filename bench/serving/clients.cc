@@ -16,6 +16,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr std::string_view kOk = "HTTP/1.1 200";
+
 double since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
 class InProcess final : public Transport {
@@ -42,7 +44,6 @@ class InProcess final : public Transport {
     std::unique_lock lock(mutex);
     changed.wait(lock, [&] { return ended; });
     if (!error.empty()) return fail(ErrorCode::internal, "{}", error);
-    answer.all = since(begin);
     return answer;
   }
 
@@ -80,13 +81,14 @@ class OverHttp final : public Transport {
       const ssize_t size = recv(socket_, part, sizeof(part), 0);
       if (size <= 0) return fail(ErrorCode::io, "the server closed the connection: {}", received);
       received.append(part, static_cast<size_t>(size));
+      // An error's body is no stream, and the connection stays open after it.
+      if (received.size() >= kOk.size() && !received.starts_with(kOk))
+        return fail(ErrorCode::internal, "no answer: {}", received);
       if (answer.first == 0 && received.find("data: ") != std::string::npos) answer.first = since(begin);
     }
-    answer.all = since(begin);
     const std::string_view key = "\"completion_tokens\":";
     const size_t found = received.find(key);
-    if (!received.starts_with("HTTP/1.1 200") || found == std::string::npos)
-      return fail(ErrorCode::internal, "no answer: {}", received);
+    if (found == std::string::npos) return fail(ErrorCode::internal, "no answer: {}", received);
     answer.tokens = std::strtoll(received.c_str() + found + key.size(), nullptr, 10);
     return answer;
   }

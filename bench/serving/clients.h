@@ -19,7 +19,6 @@ struct Prompt {
 /// One answer as a client saw it.
 struct Answer {
   double first = 0;  // seconds from sending the request to its first token
-  double all = 0;
   int64_t tokens = 0;
 };
 

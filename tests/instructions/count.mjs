@@ -64,10 +64,12 @@ function innermostLoops(object) {
   return found;
 }
 
+if (process.arch !== "x64") skip("the figures are of x86-64");
 if (!has("valgrind")) skip("no valgrind");
 if (!has("objdump")) skip("no objdump");
+// The build's own file, and not the archive: functions have the same names in every ISA.
 const object = `${build}/CMakeFiles/quern_backend.dir/src/backend/cpu/isa/avx512/kernels.cc.o`;
-if (!existsSync(object)) skip("no AVX-512 kernels in this build");
+if (!existsSync(object)) throw new Error(`${object} is not there: build ${build} first`);
 const version = output(compiler, ["--version"]).split("\n")[0].replace(/^\S+/, "").trim();
 const committed = flag === "--update" ? {} : JSON.parse(readFileSync(file, "utf8"));
 if (flag !== "--update" && committed.compiler !== version)
