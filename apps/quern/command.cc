@@ -48,8 +48,8 @@ Result<Config> CommonFlags::load(bool quiet) const {
 }
 
 Result<std::unique_ptr<Backend>> backend_of(const Config& config) {
-  CpuOptions options;
-  options.threads = config.threads;
+  const BackendOptions options{.cpu = {.threads = config.threads},
+                               .gpu = {.batch_invariant = config.batch_invariant}};
   std::string note;
   auto backend = choose_backend(config.device, options, note);
   if (!note.empty()) log::info("the GPU backend is not used", {{"why", note}});

@@ -234,7 +234,18 @@ struct CpuOptions {
 /// invalid_argument when the ISA is unknown or the CPU does not have it.
 Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuOptions& options = {});
 
+struct GpuOptions {
+  /// Every row of every op has the same bits whatever the other rows are and however a prompt is cut into
+  /// steps, as it always is on the CPU.
+  bool batch_invariant = false;
+};
+
+struct BackendOptions {
+  CpuOptions cpu;
+  GpuOptions gpu;
+};
+
 /// `spec` is LLM_DEVICE: auto, cpu, cuda, cuda:N, vulkan. What is not built in is refused by name.
-Result<std::unique_ptr<Backend>> make_backend(std::string_view spec, const CpuOptions& options = {});
+Result<std::unique_ptr<Backend>> make_backend(std::string_view spec, const BackendOptions& options = {});
 
 }  // namespace quern

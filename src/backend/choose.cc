@@ -21,18 +21,18 @@ std::optional<int> cuda_index(std::string_view spec) {
 
 }  // namespace
 
-Result<std::unique_ptr<Backend>> choose_backend(std::string_view spec, const CpuOptions& options,
+Result<std::unique_ptr<Backend>> choose_backend(std::string_view spec, const BackendOptions& options,
                                                 std::string& note) {
-  if (spec == "cpu") return make_cpu_backend(options);
+  if (spec == "cpu") return make_cpu_backend(options.cpu);
   if (spec.empty() || spec == "auto") {
-    if (!has_cuda_plugin()) return make_cpu_backend(options);
-    auto cuda = open_cuda(0);
+    if (!has_cuda_plugin()) return make_cpu_backend(options.cpu);
+    auto cuda = open_cuda(0, options.gpu);
     if (cuda) return cuda;
     note = cuda.error().message;
-    return make_cpu_backend(options);
+    return make_cpu_backend(options.cpu);
   }
   if (const auto index = cuda_index(spec)) {
-    auto cuda = open_cuda(*index);
+    auto cuda = open_cuda(*index, options.gpu);
     if (!cuda) return fail(cuda.error().code, "LLM_DEVICE: {}: {}", spec, cuda.error().message);
     return cuda;
   }
@@ -43,7 +43,7 @@ Result<std::unique_ptr<Backend>> choose_backend(std::string_view spec, const Cpu
               "LLM_DEVICE: \"{}\": unknown; allowed: auto, cpu, cuda, cuda:N, vulkan", spec);
 }
 
-Result<std::unique_ptr<Backend>> make_backend(std::string_view spec, const CpuOptions& options) {
+Result<std::unique_ptr<Backend>> make_backend(std::string_view spec, const BackendOptions& options) {
   std::string note;
   return choose_backend(spec, options, note);
 }

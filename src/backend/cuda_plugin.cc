@@ -23,7 +23,7 @@ bool has_cuda_plugin() {
   return fs::exists(plugin_path(), error);
 }
 
-Result<std::unique_ptr<Backend>> open_cuda(int index) {
+Result<std::unique_ptr<Backend>> open_cuda(int index, const GpuOptions& options) {
   const fs::path path = plugin_path();
   if (!has_cuda_plugin())
     return fail(
@@ -36,12 +36,13 @@ Result<std::unique_ptr<Backend>> open_cuda(int index) {
   if (library == nullptr)
     return fail(ErrorCode::unsupported, "cuda: {} cannot be loaded: {}", path.string(), dlerror());
   auto* build = reinterpret_cast<const char* (*)()>(dlsym(library, "quern_cuda_build"));
-  auto* open = reinterpret_cast<Backend* (*)(int, Error*)>(dlsym(library, "quern_cuda_open"));
+  auto* open =
+      reinterpret_cast<Backend* (*)(int, const GpuOptions*, Error*)>(dlsym(library, "quern_cuda_open"));
   if (build == nullptr || open == nullptr || std::string_view(build()) != QUERN_CUDA_BUILD)
     return fail(ErrorCode::unsupported, "cuda: {} is not of this build: install both together",
                 path.string());
   Error error;
-  std::unique_ptr<Backend> backend(open(index, &error));
+  std::unique_ptr<Backend> backend(open(index, &options, &error));
   if (backend == nullptr) return fail(std::move(error));
   return backend;
 }

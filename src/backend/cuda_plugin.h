@@ -13,7 +13,7 @@ namespace quern {
 
 /// GPU `index`, counted as CUDA_VISIBLE_DEVICES leaves them. unsupported: the plug-in is not there, or is of
 /// another build, or the GPU is too old; unavailable: there is no driver or no such GPU.
-Result<std::unique_ptr<Backend>> open_cuda(int index);
+Result<std::unique_ptr<Backend>> open_cuda(int index, const GpuOptions& options = {});
 
 /// Whether the plug-in is there.
 bool has_cuda_plugin();

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -24,19 +25,23 @@ inline std::vector<std::string> device_names() {
       "cuda"};
 }
 
-/// One for the whole program: the emulator's, or GPU 0's.
-inline Result<std::shared_ptr<Backend>> device_backend(const std::string& name) {
+/// On the emulator a new one; on GPU 0 one of each kind for the whole program.
+inline Result<std::shared_ptr<Backend>> device_backend(const std::string& name,
+                                                       const GpuOptions& options = {}) {
 #ifdef QUERN_CUDA_EMULATED
   if (name == "emulated") {
-    QUERN_TRY(auto backend, cuda::make_device_backend(cuda::emulated_device(size_t{1} << 30)));
+    QUERN_TRY(auto backend, cuda::make_device_backend(cuda::emulated_device(size_t{1} << 30), options));
     return std::shared_ptr<Backend>(std::move(backend));
   }
 #endif
-  static const auto gpu = []() -> Result<std::shared_ptr<Backend>> {
-    QUERN_TRY(auto backend, open_cuda(0));
+  static std::map<bool, Result<std::shared_ptr<Backend>>> opened;
+  const auto found = opened.find(options.batch_invariant);
+  if (found != opened.end()) return found->second;
+  const auto open = [&]() -> Result<std::shared_ptr<Backend>> {
+    QUERN_TRY(auto backend, open_cuda(0, options));
     return std::shared_ptr<Backend>(std::move(backend));
-  }();
-  return gpu;
+  };
+  return opened.emplace(options.batch_invariant, open()).first->second;
 }
 
 /// Tests over all of them. A GPU that is not there is a skip that says why.

@@ -13,6 +13,8 @@ namespace {
 using testing::ModelSpec;
 using testing::random_model;
 using testing::random_tokens;
+using testing::Runner;
+using testing::TestSequence;
 
 class DeviceDecoder : public testing::DeviceTest {
  protected:
@@ -81,6 +83,55 @@ TEST_P(DeviceDecoder, Experts) {
 }
 TEST_P(DeviceDecoder, Quantized) {  // the CPU's activations are int8
   expect_cpu_logits({.dim = 256, .ffn = 256, .head_dim = 64, .dtype = DType::Q4_K}, 3e-3);
+}
+
+/// Logits of a sequence that is alone and whole in its step, or in pieces behind pieces of another.
+struct Logits {
+  std::vector<float> alone, among;
+};
+
+Logits logits_of(const WeightSource& source, int64_t vocab, const std::shared_ptr<Backend>& backend) {
+  Runner runner(source, {.max_batch_rows = 96}, backend);
+  const auto tokens = random_tokens(75, vocab), others = random_tokens(75, vocab, 8);
+  Logits out;
+  out.alone = runner.run(tokens);
+  TestSequence own, other;
+  const auto step = [&](size_t of_other, size_t count) {
+    const auto part = [](std::span<const int32_t> all, const TestSequence& s, size_t n) {
+      return all.subspan(static_cast<size_t>(s.position), n);
+    };
+    const auto logits =
+        runner.step({{&other, part(others, other, of_other)}, {&own, part(tokens, own, count)}});
+    const auto skipped = static_cast<int64_t>(of_other) * vocab;
+    out.among.insert(out.among.end(), logits.begin() + skipped, logits.end());
+  };
+  step(40, 3);
+  step(2, 45);
+  step(1, 1);
+  step(1, 7);
+  step(30, 19);
+  return out;
+}
+
+/// With GpuOptions::batch_invariant the bits are the same; without it they are not, so that this would show.
+TEST_P(DeviceDecoder, BatchInvariant) {
+  const ModelSpec specs[] = {
+      {.dim = 256, .ffn = 1024, .heads = 8, .kv_heads = 1, .head_dim = 32, .dtype = DType::Q4_K},
+      {.dim = 256, .ffn = 1024, .head_dim = 64, .window = 21, .dtype = DType::F16},
+      {.arch = "qwen3", .experts = 0, .dtype = DType::Q8_0},
+      {.experts = 4, .experts_used = 2, .dtype = DType::F16},
+  };
+  const auto invariant = testing::device_backend(GetParam(), {.batch_invariant = true});
+  ASSERT_TRUE(invariant.has_value()) << invariant.error().message;
+  for (const ModelSpec& spec : specs) {
+    const auto source = random_model(spec);
+    const Logits plain = logits_of(*source, spec.vocab, backend_);
+    EXPECT_NE(plain.alone, plain.among) << spec.arch;
+    const Logits same = logits_of(*source, spec.vocab, *invariant);
+    ASSERT_EQ(same.alone.size(), same.among.size());
+    EXPECT_TRUE(same.alone == same.among)
+        << spec.arch << ", window " << spec.window << ", experts " << spec.experts;
+  }
 }
 
 }  // namespace

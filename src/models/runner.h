@@ -27,10 +27,10 @@ class Runner {
  public:
   static constexpr int64_t blocks = 64;
 
-  explicit Runner(const WeightSource& source, ModelOptions options = {}, int threads = 1) {
-    auto backend = make_cpu_backend({.threads = threads});
-    EXPECT_TRUE(backend.has_value()) << (backend ? "" : backend.error().message);
-    backend_ = *std::move(backend);
+  explicit Runner(const WeightSource& source, ModelOptions options = {}, int threads = 1)
+      : Runner(source, options, cpu(threads)) {}
+  Runner(const WeightSource& source, ModelOptions options, std::shared_ptr<Backend> backend)
+      : backend_(std::move(backend)) {
     auto model = load_model(source, *backend_, options);
     EXPECT_TRUE(model.has_value()) << (model ? "" : model.error().message);
     model_ = *std::move(model);
@@ -100,7 +100,13 @@ class Runner {
   }
 
  private:
-  std::unique_ptr<Backend> backend_;
+  static std::shared_ptr<Backend> cpu(int threads) {
+    auto backend = make_cpu_backend({.threads = threads});
+    EXPECT_TRUE(backend.has_value()) << (backend ? "" : backend.error().message);
+    return *std::move(backend);
+  }
+
+  std::shared_ptr<Backend> backend_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<KvCache> cache_;
   std::vector<int32_t> free_;

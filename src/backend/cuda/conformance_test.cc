@@ -84,6 +84,25 @@ TEST_P(Device, MatmulOfManyOutputs) {
   }
 }
 
+TEST_P(Device, ProductsThatDoNotDependOnTheBatch) {
+  const auto invariant = device_backend(GetParam(), {.batch_invariant = true});
+  ASSERT_TRUE(invariant.has_value()) << invariant.error().message;
+  for (const char* name : {"Q4_0", "Q4_K", "Q6_K", "Q8_0", "F16"}) {
+    const TestMatrix m = random_matrix(*find_quant(name), {70, 1024}, 33);
+    auto w = (*invariant)->prepare(m.tensor);
+    ASSERT_TRUE(w.has_value()) << w.error().message;
+    const TestTensor x = TestTensor::random(300, 1024, 34);
+    const auto all = multiply(**invariant, **w, x);
+    for (const int64_t count : {1, 8, 9, 16, 33, 129, 257}) {
+      const int64_t first = 11;
+      TestTensor part(count, 1024);
+      std::copy_n(x.values.data() + first * 1024, count * 1024, part.values.data());
+      const auto got = multiply(**invariant, **w, part);
+      EXPECT_TRUE(std::equal(got.begin(), got.end(), all.begin() + first * 70)) << name << " rows " << count;
+    }
+  }
+}
+
 /// Activations that halves hold exactly, few enough that the sums stay exact, too, and 4-bit codes: what the
 /// narrow kernel computes has no rounding but that of the scales' products.
 TEST_P(Device, NarrowMatmulRoundsOnlySums) {
@@ -382,7 +401,7 @@ TEST_P(Device, RefusesByName) {
 #ifdef QUERN_CUDA_EMULATED
 /// What the plug-in asks of a GPU before it is used, here of the emulator: GPTQ's forms are in it, too.
 TEST(Cuda, SelfTest) {
-  const auto backend = cuda::make_device_backend(cuda::emulated_device(size_t{1} << 28), true);
+  const auto backend = cuda::make_device_backend(cuda::emulated_device(size_t{1} << 28), {}, true);
   EXPECT_TRUE(backend.has_value()) << (backend ? "" : backend.error().message);
 }
 #endif

@@ -89,6 +89,8 @@ Result<const CudaBackend::AttentionPlan*> CudaBackend::plan_attention(const KvFo
       attention_->sequences.size() == of.size() && attention_->block_size == form.block_size &&
       attention_->group == group && attention_->window == shape.window && attention_->heads == form.heads)
     return &*attention_;
+  // One way for all queries where their results may not depend on what else is in the step: `shared`, whose
+  // warps have the same keys in every job, unsplit.
   AttentionPlan plan{of, form.block_size, group, shape.window, form.heads};
   std::vector<AttentionJob> own, shared, joins;
   int64_t few = 0;
@@ -98,6 +100,11 @@ Result<const CudaBackend::AttentionPlan*> CudaBackend::plan_attention(const KvFo
   for (size_t i = 0; i < of.size(); ++i) {
     const SequenceSlice& s = of[i];
     const int pairs = s.count * group;
+    if (invariant_) {
+      for (int first = 0; first < pairs; first += kPairsShared)
+        shared.push_back({.slice = static_cast<int32_t>(i), .first = first});
+      continue;
+    }
     if (pairs > kPairsShared) {
       for (int first = 0; first < pairs; first += kPairsOwn)
         own.push_back({.slice = static_cast<int32_t>(i), .first = first});

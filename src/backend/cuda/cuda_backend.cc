@@ -47,8 +47,9 @@ bool same(std::span<const int32_t> a, std::span<const int32_t> b) {
 
 }  // namespace
 
-CudaBackend::CudaBackend(std::shared_ptr<Device> device)
+CudaBackend::CudaBackend(std::shared_ptr<Device> device, const GpuOptions& options)
     : device_(std::move(device)),
+      invariant_(options.batch_invariant),
       uploads_(device_),
       turn_values_(device_),
       halves_(device_),
@@ -332,8 +333,9 @@ void CudaBackend::write(Tensor out, const float* host) {
                       static_cast<size_t>(out.stride) * sizeof(float), static_cast<size_t>(out.rows));
 }
 
-Result<std::unique_ptr<Backend>> make_device_backend(std::unique_ptr<Device> device, bool tested) {
-  auto backend = std::make_unique<CudaBackend>(std::move(device));
+Result<std::unique_ptr<Backend>> make_device_backend(std::unique_ptr<Device> device,
+                                                     const GpuOptions& options, bool tested) {
+  auto backend = std::make_unique<CudaBackend>(std::move(device), options);
   if (tested) {
     QUERN_TRY_VOID(self_check(*backend));
   }

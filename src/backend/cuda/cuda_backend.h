@@ -13,7 +13,7 @@ namespace quern::cuda {
 
 class CudaBackend final : public Backend {
  public:
-  explicit CudaBackend(std::shared_ptr<Device> device);
+  CudaBackend(std::shared_ptr<Device> device, const GpuOptions& options);
 
   std::string_view name() const override { return "cuda"; }
   std::string description() const override;
@@ -136,6 +136,7 @@ class CudaBackend final : public Backend {
                         std::span<const SequenceSlice> sequences);
 
   const std::shared_ptr<Device> device_;
+  const bool invariant_;  // GpuOptions::batch_invariant
   InputOrders orders_;
   Uploads uploads_;
   Result<> failure_;  // the first since end_step

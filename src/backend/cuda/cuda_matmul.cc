@@ -9,6 +9,8 @@ namespace quern::cuda {
 namespace {
 
 constexpr int kRowRoom = 8;  // activations in order have room for whole eights of rows
+/// Rows of one product where the splits of K do not depend on them: the sums of all splits stay in the cache.
+constexpr int64_t kInvariantRows = 256;
 
 /// Of the grid's x, one of `rows` outputs each.
 int blocks_of(const Packed& weight, int rows) { return (weight.tiles * kTile + rows - 1) / rows; }
@@ -21,6 +23,13 @@ std::pair<int, MatmulLaunch> wide_kernel(const MatmulKernels& kernels, int rows)
 
 const CudaWeight& weight_of(const MatmulTarget& target) {
   return static_cast<const CudaWeight&>(*target.weight);
+}
+
+/// Of all targets.
+int blocks_of(std::span<const MatmulTarget* const> targets, int rows) {
+  int blocks = 0;
+  for (const MatmulTarget* t : targets) blocks += blocks_of(weight_of(*t).packed(), rows);
+  return blocks;
 }
 
 /// Fills in the targets, for blocks of `rows` outputs. Returns how many blocks they are.
@@ -79,13 +88,19 @@ void CudaBackend::matmul_multi(std::span<const MatmulTarget> targets, Tensor in)
     QUERN_DCHECK(t.weight->experts == 1 && weight_of(t).kernels() != nullptr);
   }
   launch_waiting_rope();
-  if (in.rows > 0) note(run_targets(targets, in));
+  const int64_t each = invariant_ ? kInvariantRows : std::max<int64_t>(in.rows, 1);
+  std::vector<MatmulTarget> part(targets.begin(), targets.end());
+  for (int64_t first = 0; first < in.rows; first += each) {
+    const int64_t count = std::min(each, in.rows - first);
+    for (size_t i = 0; i < part.size(); ++i) part[i].out = targets[i].out.slice_rows(first, count);
+    note(run_targets(part, in.slice_rows(first, count)));
+  }
   converted_.reset();
 }
 
 /// Rows of activations in a block of the Hopper kernel; 0 when it is not to be used.
 int CudaBackend::hopper_cols(int rows) const {
-  if (rows <= kNarrowCols || !device_->hopper()) return 0;
+  if (!device_->hopper() || (rows <= kNarrowCols && !invariant_)) return 0;
   if (rows <= 128) return *std::ranges::lower_bound(kHopperCols, rows);
   const auto covered = [&](int cols) { return (rows + cols - 1) / cols * cols; };
   return covered(256) <= covered(128) ? 256 : 128;
@@ -179,7 +194,7 @@ Result<> CudaBackend::run_targets(std::span<const MatmulTarget> targets, Tensor 
 
 Result<> CudaBackend::run_same_form(const MatmulArgs& converted, std::span<const MatmulTarget* const> targets,
                                     int hopper_cols) {
-  if (converted.rows > kNarrowCols)
+  if (converted.rows > kNarrowCols || invariant_)
     return hopper_cols > 0 ? run_hopper(converted, targets, hopper_cols) : run_wide(converted, targets);
   MatmulArgs args = converted;
   const CudaWeight& first = weight_of(*targets[0]);
@@ -194,16 +209,21 @@ Result<> CudaBackend::run_same_form(const MatmulArgs& converted, std::span<const
 
 Result<> CudaBackend::run_hopper(MatmulArgs args, std::span<const MatmulTarget* const> targets, int cols) {
   const int blocks = set_targets(args, targets, hopper_rows(cols));
+  const int units = args.target[0].weight.units;
   const auto all = [&] { return blocks * ((args.rows + cols - 1) / cols); };
+  // As many blocks as fit at once, each with some units at least.
+  const auto splits_of = [&](int cols, int blocks) {
+    return std::clamp(hopper_blocks(cols) * device_->multiprocessors() / blocks, 1, std::max(1, units / 8));
+  };
+  constexpr int kFew = kHopperCols[0];
+  const int fixed = invariant_ ? splits_of(kFew, blocks_of(targets, hopper_rows(kFew))) : 1;
   // Better more blocks of fewer columns than splits of K, whose sums must be added up. (Activations laid out
   // for many columns serve fewer, and down to 64 a block has as many outputs.)
-  while (cols > 64 && 10 * all() < 9 * device_->multiprocessors()) cols /= 2;
+  while (cols > 64 && 10 * all() * fixed < 9 * device_->multiprocessors()) cols /= 2;
   args.chunks = all() / blocks;
-  // As many blocks as fit at once, each with some units at least.
-  const int room = hopper_blocks(cols) * device_->multiprocessors();
   const MatmulKernels& kernels = *weight_of(*targets[0]).kernels();
   const HopperLaunch launch = kernels.hopper.of_cols[std::ranges::find(kHopperCols, cols) - kHopperCols];
-  return run_split(args, std::clamp(room / all(), 1, std::max(1, args.target[0].weight.units / 8)), [&] {
+  return run_split(args, invariant_ ? fixed : splits_of(cols, all()), [&] {
     launch(args, {all(), args.splits, 1}, device_->stream());
   });
 }
@@ -211,7 +231,8 @@ Result<> CudaBackend::run_hopper(MatmulArgs args, std::span<const MatmulTarget* 
 Result<> CudaBackend::run_wide(MatmulArgs args, std::span<const MatmulTarget* const> targets) {
   const int blocks = set_targets(args, targets, kWideRows);
   const auto [cols, launch] = wide_kernel(*weight_of(*targets[0]).kernels(), args.rows);
-  const int chunks = (args.rows + cols - 1) / cols, all = std::max(1, blocks * chunks);
+  const int chunks = (args.rows + cols - 1) / cols;
+  const int all = std::max(1, invariant_ ? blocks : blocks * chunks);
   // Enough blocks for two on every multiprocessor.
   const int wanted = (2 * device_->multiprocessors() + all - 1) / all;
   return run_split(args, std::clamp(wanted, 1, std::max(1, args.target[0].weight.units / 4)),
@@ -250,7 +271,7 @@ Result<> CudaBackend::run_experts(Tensor out, const CudaWeight& stack, Tensor in
     ++runs.back().count;
   }
   const int most = std::ranges::max_element(runs, {}, &Job::count)->count;
-  const bool narrow = most <= kNarrowCols;
+  const bool narrow = most <= kNarrowCols && !invariant_;
   const MatmulKernels& kernels = *stack.kernels();
   const auto [cols, launch] = narrow ? std::pair{kNarrowCols, kernels.narrow} : wide_kernel(kernels, most);
   std::vector<Job> jobs;

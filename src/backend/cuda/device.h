@@ -56,6 +56,7 @@ Result<std::unique_ptr<Device>> open_device(int index);
 std::unique_ptr<Device> emulated_device(size_t bytes);
 
 /// After a self-test (self_check.h) when `tested`.
-Result<std::unique_ptr<Backend>> make_device_backend(std::unique_ptr<Device> device, bool tested = false);
+Result<std::unique_ptr<Backend>> make_device_backend(std::unique_ptr<Device> device,
+                                                     const GpuOptions& options = {}, bool tested = false);
 
 }  // namespace quern::cuda

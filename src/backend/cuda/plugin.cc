@@ -5,9 +5,9 @@
 namespace quern::cuda {
 namespace {
 
-Result<std::unique_ptr<Backend>> open_backend(int index) {
+Result<std::unique_ptr<Backend>> open_backend(int index, const GpuOptions& options) {
   QUERN_TRY(auto device, open_device(index));
-  return make_device_backend(std::move(device), /*tested=*/true);
+  return make_device_backend(std::move(device), options, /*tested=*/true);
 }
 
 }  // namespace
@@ -17,8 +17,10 @@ extern "C" {
 
 __attribute__((visibility("default"))) const char* quern_cuda_build() { return QUERN_CUDA_BUILD; }
 
-__attribute__((visibility("default"))) quern::Backend* quern_cuda_open(int index, quern::Error* error) {
-  auto backend = quern::cuda::open_backend(index);
+__attribute__((visibility("default"))) quern::Backend* quern_cuda_open(int index,
+                                                                       const quern::GpuOptions* options,
+                                                                       quern::Error* error) {
+  auto backend = quern::cuda::open_backend(index, *options);
   if (!backend) {
     *error = std::move(backend).error();
     return nullptr;

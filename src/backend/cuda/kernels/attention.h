@@ -296,7 +296,8 @@ QUERN_DEVICE void join_warps(Found<dim>& found, float* joined, float* most, floa
   }
 }
 
-/// The same 16 queries for all warps, which take turns with the chunks of this job's part of the keys.
+/// The same 16 queries for all warps, which take turns with the chunks of this job's part of the keys: chunk
+/// i is that of warp i mod 4 in every job, so that a query's result does not depend on the others.
 template <int dim, KvKind kind>
 QUERN_KERNEL(32 * kAttentionWarps)
 attention_shared(QUERN_ARGUMENT AttentionArgs args) {
@@ -328,7 +329,8 @@ attention_shared(QUERN_ARGUMENT AttentionArgs args) {
   const int begin = first + each * job.split;
   const int end = each * (job.split + 1) < total ? begin + each : first + total;
   Found<dim> found;
-  for (int i = begin + warp; i < end; i += kAttentionWarps) {
+  const int turn = (warp - begin % kAttentionWarps + kAttentionWarps) % kAttentionWarps;
+  for (int i = begin + turn; i < end; i += kAttentionWarps) {
     const Chunk chunk = chunks.at(i);
     float s[4][4] = {};
     score<dim, kind>(s, queries, chunk, lane);
