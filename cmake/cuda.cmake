@@ -11,7 +11,7 @@ endif()
 set(cuda_dir ${CMAKE_SOURCE_DIR}/src/backend/cuda)
 file(GLOB cuda_sources CONFIGURE_DEPENDS ${cuda_dir}/*.cc)
 list(FILTER cuda_sources EXCLUDE REGEX "_(test|bench)\\.cc$")
-list(FILTER cuda_sources EXCLUDE REGEX "/(device_cuda|device_emulated|plugin|queue)\\.cc$")
+list(FILTER cuda_sources EXCLUDE REGEX "/(device_cuda|device_emulated|nvml|plugin|queue)\\.cc$")
 file(GLOB cuda_kernels CONFIGURE_DEPENDS ${cuda_dir}/kernels/*.cu)
 
 # Sets QUERN_NVCC and what belongs to it, or says in one line why there is no plug-in.
@@ -82,7 +82,7 @@ function(quern_cuda_plugin)
     list(APPEND objects ${object})
   endforeach()
   file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/cuda)
-  add_library(quern_cuda_parts STATIC ${cuda_sources} ${cuda_dir}/device_cuda.cc ${cuda_dir}/queue.cc ${objects})
+  add_library(quern_cuda_parts STATIC ${cuda_sources} ${cuda_dir}/device_cuda.cc ${cuda_dir}/nvml.cc ${cuda_dir}/queue.cc ${objects})
   target_include_directories(quern_cuda_parts SYSTEM PUBLIC ${CUDA_HEADERS})
   target_link_libraries(quern_cuda_parts PUBLIC quern_quant ${CUDA_RUNTIME} Threads::Threads ${CMAKE_DL_LIBS} rt)
 

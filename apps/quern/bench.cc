@@ -105,7 +105,7 @@ class Runner {
     return {};
   }
 
-  /// One token for each sequence at position `position`.
+  /// One token for each sequence at position `position`, of whose logits a greedy sampler's part is read.
   Result<> decode(int64_t sequences, int64_t position) {
     fill_tokens(sequences, position);
     std::vector<SequenceSlice> slices;
@@ -113,7 +113,10 @@ class Runner {
     std::iota(rows.begin(), rows.end(), 0);
     for (int64_t s = 0; s < sequences; ++s)
       slices.push_back({static_cast<int32_t>(s), 1, static_cast<int32_t>(position), blocks_of(s)});
-    return model_->forward({tokens_, slices, rows}, *cache_, {logits_.data(), rows.size() * vocab()});
+    const std::vector<float> scale(rows.size(), 1.0f);
+    best_.assign(rows.size(), {});
+    const BestWanted best{model_->config().vocab, scale, best_, [](size_t) { return true; }};
+    return model_->forward({tokens_, slices, rows, &best}, *cache_, {logits_.data(), rows.size() * vocab()});
   }
 
  private:
@@ -134,6 +137,7 @@ class Runner {
   std::unique_ptr<KvCache> cache_;
   int64_t blocks_each_ = 0;
   std::vector<int32_t> blocks_, tokens_;
+  std::vector<BestOfRow> best_;
   std::unique_ptr<DeviceBuffer> logits_memory_;
   std::span<float> logits_;
 };

@@ -29,10 +29,23 @@ for tool in memcheck racecheck; do
   LINES_SHOWN=15 part "$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$here/quern_cuda_test" \
     --gtest_filter='All/Device.Experts/cuda:All/DeviceAttention.SeveralSequencesInAStep/cuda'
 done
+# The metrics that come from the driver: memory and utilization.
+metrics() {
+  LLM_PORT=38999 "$here/quern" serve quern/guide --device cuda &
+  local server=$!
+  for _ in $(seq 100); do curl -sf localhost:38999/health/ready > /dev/null && break; sleep 0.2; done
+  curl -s localhost:38999/metrics | grep -E '^quern_device_'
+  kill "$server" && wait "$server"
+}
+export -f metrics
+export here
+part metrics 60 bash -c metrics
 LINES_SHOWN=200 part kernels 90 "$here/quern_cuda_bench" --types gptq-4-128,Q4_K
 LINES_SHOWN=200 part variants 60 "$here/quern_cuda_bench" --quick --types gptq-4-32,gptq-4-128-asym,gptq-4-128-act,gptq-8-128
 for type in Q4_0 Q4_K_M; do
   model=/tmp/llama-3-8b-$type.gguf
   [ -f "$model" ] || part "make-$type" 60 "$here/quern_make_model" llama31-8b "$model" --type "$type"
   LINES_SHOWN=20 part "decode-$type" 80 "$here/quern" bench "$model" --device cuda -p 2048 -n 128 -b 1,64 -d 512 -r 2
+  LINES_SHOWN=20 part "invariant-$type" 80 env LLM_BATCH_INVARIANT=true "$here/quern" bench "$model" --device cuda -p 2048 -n 128 \
+    -b 1,64 -d 512 -r 2
 done

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/best_of_row.h"
 #include "core/dtype.h"
 #include "core/result.h"
 #include "core/tensor.h"
@@ -148,6 +149,9 @@ class Backend {
   virtual Result<std::unique_ptr<DeviceBuffer>> alloc_host(size_t bytes) { return alloc(bytes); }
   /// Empty where weights and caches lie in the machine's own memory.
   virtual std::optional<DeviceMemory> memory() const { return std::nullopt; }
+  /// The share of the last moments in which such a device was busy, with anybody's work; empty when it cannot
+  /// say.
+  virtual std::optional<double> utilization() const { return std::nullopt; }
   /// A 2-D matrix or 3-D expert stack, any known DType. `tensor.data` must outlive the weight (a backend may
   /// keep using the mapped file). Returns at once: a backend may bring the weight into its final form later,
   /// on a thread of its own; until then ops give the same results, to the bit, more slowly.
@@ -217,6 +221,11 @@ class Backend {
   /// Copies to host memory, after all ops before it: rows · cols floats, packed. Zeros when the device has
   /// failed.
   virtual void read(float* host, Tensor in) = 0;
+  /// The best of each row of `in`, the totals at scale[row] > 0: for sampling where reading whole rows takes
+  /// its time. False: nothing was done, because here it takes none.
+  virtual bool best_of_rows(std::span<BestOfRow> out, Tensor in, std::span<const float> scale) {
+    return false;
+  }
   /// Copies from host memory: rows · cols floats, packed.
   virtual void write(Tensor out, const float* host) = 0;
   /// Copies block `from` to block `to` in one layer's cache.

@@ -68,8 +68,11 @@ std::span<const int32_t> ActiveRequest::next_tokens(const Computed& computed, in
   }
   size_t sampled = 0;
   for (bool right = true; right && !ended_; ++sampled) {
+    const BestOfRow& best = computed.best[sampled];
     const auto row = computed.logits.subspan(sampled * computed.stride).first(static_cast<size_t>(vocab_));
-    const auto token = next_token(row, context, now, observer);
+    const auto token =
+        next_token(best.count > 0 ? sampler_->sample(best) : sampler_->sample(row, request_.top_logprobs),
+                   context, now, observer);
     if (token) next_.push_back(*token);
     right = token && sampled < computed.guesses.size() && *token == computed.guesses[sampled];
   }
@@ -80,9 +83,8 @@ std::span<const int32_t> ActiveRequest::next_tokens(const Computed& computed, in
 }
 
 /// The next token; empty when the request has ended, perhaps with an end-of-turn token.
-std::optional<int32_t> ActiveRequest::next_token(std::span<float> logits, int64_t context, double now,
+std::optional<int32_t> ActiveRequest::next_token(const Sampled& sampled, int64_t context, double now,
                                                  EngineObserver* observer) {
-  const Sampled sampled = sampler_->sample(logits, request_.top_logprobs);
   if (!request_.ignore_eos && tokenizer_.is_eog(sampled.token)) {
     end(FinishReason::eos, now, observer);
     return std::nullopt;

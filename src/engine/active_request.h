@@ -35,6 +35,7 @@ class ActiveRequest {
   struct Computed {
     std::span<float> logits;           // 1 + guesses rows; empty when none are wanted
     size_t stride = 0;                 // from row to row
+    std::span<const BestOfRow> best;   // of the rows; a count that is not 0 takes the logits' place
     std::span<const int32_t> guesses;  // tokens
     int64_t cached = 0;                // prompt tokens that were in the prefix cache
     double now = 0;
@@ -44,6 +45,9 @@ class ActiveRequest {
   /// the tokens that the sequence goes on with (not the one that ends it), valid until the next call.
   std::span<const int32_t> next_tokens(const Computed& computed, int64_t context, EngineObserver* observer);
   bool samples() const { return request_.max_tokens > 0; }
+  /// See Sampler; 0 where log-probabilities are wanted.
+  float best_scale() const { return request_.top_logprobs >= 0 ? 0 : sampler_->best_scale(); }
+  bool enough(const BestOfRow& best) const { return sampler_->enough(best); }
   /// Ends the request with an error, in place of whatever was still to be delivered.
   void end_with(Error error);
   void end_cancelled(double now, EngineObserver* observer);
@@ -59,7 +63,7 @@ class ActiveRequest {
 
  private:
   void first_result(int64_t cached, double now, EngineObserver* observer);
-  std::optional<int32_t> next_token(std::span<float> logits, int64_t context, double now,
+  std::optional<int32_t> next_token(const Sampled& sampled, int64_t context, double now,
                                     EngineObserver* observer);
   TokenInfo describe(int32_t token) const;
   void end(FinishReason reason, double now, EngineObserver* observer);

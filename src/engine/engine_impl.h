@@ -67,7 +67,8 @@ class EngineImpl final : public Engine {
   Result<> forward();
   Result<> make_room_for_logits();
   void read_logits();
-  void advance(ActiveRequest& request, const PlannedSlice& slice, std::span<float> logits);
+  void advance(ActiveRequest& request, const PlannedSlice& slice, std::span<float> logits,
+               std::span<const BestOfRow> best);
   void commit_step();
   void deliver();
 
@@ -97,7 +98,9 @@ class EngineImpl final : public Engine {
   std::vector<SequenceSlice> sequences_;
   std::vector<LogitRow> rows_;
   std::unique_ptr<DeviceBuffer> logits_memory_;
-  std::span<float> logits_;  // of this step, in it
+  std::span<float> logits_;        // of this step, in it
+  std::vector<float> best_scale_;  // by row, as BestWanted has it
+  std::vector<BestOfRow> best_;
   std::vector<NextTokens> next_tokens_;
   double forward_seconds_ = 0;
   bool source_released_ = false;  // the model's source holds no memory that can be given back

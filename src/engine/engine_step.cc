@@ -119,7 +119,7 @@ void EngineImpl::run_step() {
 }
 
 Result<> EngineImpl::forward() {
-  tokens_.clear(), sequences_.clear(), rows_.clear(), logit_rows_.clear();
+  tokens_.clear(), sequences_.clear(), rows_.clear(), logit_rows_.clear(), best_scale_.clear();
   for (size_t i = 0; i < plan_.slices.size(); ++i) {
     const PlannedSlice& slice = plan_.slices[i];
     const auto first = static_cast<int32_t>(tokens_.size());
@@ -133,14 +133,20 @@ Result<> EngineImpl::forward() {
       const bool samples = slice.samples && row + 1 + slice.drafted >= count && requests_[i]->samples();
       if (!samples && !requests_[i]->wants_logits_at(slice.start + row)) continue;
       rows_.push_back({i, slice.start + row, samples});
+      best_scale_.push_back(samples ? requests_[i]->best_scale() : 0);
       logit_rows_.push_back(first + static_cast<int32_t>(row));
     }
   }
+  best_.assign(rows_.size(), {});
+  const BestWanted best{.tokens = vocab_, .scale = best_scale_, .found = best_, .enough = [this](size_t row) {
+                          return requests_[rows_[row].slice]->enough(best_[row]);
+                        }};
   QUERN_TRY_VOID(make_room_for_logits());
   const std::lock_guard turn(parts_.backend.step_mutex);
   const double begin = now();
   QUERN_TRY_VOID(parts_.model->forward(
-      {.tokens = tokens_, .sequences = sequences_, .logit_rows = logit_rows_}, *parts_.cache, logits_));
+      {.tokens = tokens_, .sequences = sequences_, .logit_rows = logit_rows_, .best = &best}, *parts_.cache,
+      logits_));
   forward_seconds_ = now() - begin;
   return {};
 }
@@ -171,19 +177,22 @@ void EngineImpl::read_logits() {
   for (size_t i = 0; i < plan_.slices.size(); ++i) {
     if (!plan_.slices[i].samples) continue;
     std::span<float> logits;
+    std::span<const BestOfRow> best;
     if (requests_[i]->samples()) {
       while (!rows_[row].samples) ++row;
       QUERN_DCHECK(rows_[row].slice == i);
       const size_t count = 1 + static_cast<size_t>(plan_.slices[i].drafted);
       logits = std::span(logits_).subspan(row * stride, count * stride);
+      best = std::span(best_).subspan(row, count);
       row += count;
     }
-    advance(*requests_[i], plan_.slices[i], logits);
+    advance(*requests_[i], plan_.slices[i], logits, best);
     touched_.push_back(requests_[i]);
   }
 }
 
-void EngineImpl::advance(ActiveRequest& request, const PlannedSlice& slice, std::span<float> logits) {
+void EngineImpl::advance(ActiveRequest& request, const PlannedSlice& slice, std::span<float> logits,
+                         std::span<const BestOfRow> best) {
   if (!request.answering()) {
     gained_.prompt_tokens += request.request().prompt.size();
     gained_.cached_tokens += static_cast<uint64_t>(slice.cached);
@@ -191,6 +200,7 @@ void EngineImpl::advance(ActiveRequest& request, const PlannedSlice& slice, std:
   const int32_t before = request.generated();
   const auto tokens = request.next_tokens({.logits = logits,
                                            .stride = static_cast<size_t>(parts_.model->config().vocab),
+                                           .best = best,
                                            .guesses = slice.tokens.last(static_cast<size_t>(slice.drafted)),
                                            .cached = slice.cached,
                                            .now = now()},

@@ -3,13 +3,16 @@
 // mixed up or shared wrongly changes the answer.
 #pragma once
 
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
+#include "core/best_of_row_for_test.h"
 #include "models/model.h"
 #include "sampling/random.h"
 #include "text/tokenizer.h"
@@ -142,6 +145,19 @@ class FakeModel : public Model {
   static uint64_t extend(uint64_t state, int32_t token) {
     return scatter(state ^ static_cast<uint32_t>(token));
   }
+  /// As a device that finds them itself: what is not read is not there.
+  void find_best(const BestWanted& best, size_t row, std::span<float> logits) {
+    if (!(best.scale[row] > 0)) return;
+    const auto all =
+        logits.subspan(row * static_cast<size_t>(config_.vocab), static_cast<size_t>(config_.vocab));
+    best.found[row] = best_of_row(all.first(static_cast<size_t>(best.tokens)), best.scale[row]);
+    if (best.enough(row)) {
+      std::ranges::fill(all, std::numeric_limits<float>::quiet_NaN());
+      ++rows_of_best;
+    } else {
+      best.found[row].count = 0;
+    }
+  }
 
  public:
   Result<> forward(const ForwardBatch& batch, KvCache& cache, std::span<float> logits) override {
@@ -166,6 +182,7 @@ class FakeModel : public Model {
         logits_after(
             text, copies_,
             logits.subspan(next * static_cast<size_t>(config_.vocab), static_cast<size_t>(config_.vocab)));
+        if (batch.best != nullptr) find_best(*batch.best, next, logits);
         ++next;
       }
     }
@@ -174,6 +191,7 @@ class FakeModel : public Model {
 
   /// Called at the start of each forward; may wait or fail.
   std::function<Result<>(const ForwardBatch&)> before_forward;
+  std::atomic<int> rows_of_best = 0;  // whose logits were not wanted
 
  private:
   ModelConfig config_;

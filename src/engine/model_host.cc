@@ -133,6 +133,7 @@ class ModelHostImpl final : public ModelHost {
   }
 
   std::optional<DeviceMemory> device_memory() const override { return backend_.memory(); }
+  std::optional<double> device_utilization() const override { return backend_.utilization(); }
 
   void stop(std::chrono::milliseconds grace) override {
     std::vector<std::shared_ptr<ServedModel>> models;

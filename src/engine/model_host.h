@@ -67,6 +67,7 @@ class ModelHost {
   virtual EngineStats totals() const = 0;
   /// Of the device that the models are on, when it has memory of its own.
   virtual std::optional<DeviceMemory> device_memory() const { return std::nullopt; }
+  virtual std::optional<double> device_utilization() const { return std::nullopt; }
   /// Stops every engine.
   virtual void stop(std::chrono::milliseconds grace) = 0;
 };

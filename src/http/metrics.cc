@@ -102,6 +102,13 @@ void add_host(const ModelHost& host, int waiting, std::vector<MetricFamily>& out
     add(device, static_cast<double>(memory->total), {{"kind", "total"}});
     out.push_back(std::move(device));
   }
+  if (const auto busy = host.device_utilization()) {
+    auto device = family("quern_device_utilization",
+                         "Share of the last moments in which the GPU was busy, with anybody's work.",
+                         MetricType::Gauge);
+    add(device, *busy);
+    out.push_back(std::move(device));
+  }
   out.push_back(std::move(state));
   out.push_back(std::move(bytes));
   out.push_back(std::move(progress));

@@ -37,7 +37,7 @@ Result<> Decoder::forward(const ForwardBatch& batch, KvCache& cache, std::span<f
     if (x_.rows == 0) break;  // a chunk of a prompt: only its keys and values were wanted
     run_feed_forward(layer);
   }
-  if (x_.rows > 0) run_head(logits);
+  if (x_.rows > 0) run_head(logits, batch.best);
   QUERN_TRY_VOID(backend_.end_step());
   return weights_.source->check();
 }
@@ -74,7 +74,11 @@ Result<> Decoder::check(const ForwardBatch& batch, const KvCache& cache, std::sp
   const bool rows_fit =
       std::ranges::all_of(batch.logit_rows, [&](int32_t r) { return r >= 0 && r < rows; }) &&
       std::ranges::adjacent_find(batch.logit_rows, std::greater_equal<>()) == batch.logit_rows.end();
-  if (covered != rows || !rows_fit ||
+  const BestWanted* best = batch.best;
+  const bool best_fits =
+      best == nullptr || (best->scale.size() == batch.logit_rows.size() &&
+                          best->found.size() == best->scale.size() && best->tokens <= config_.vocab);
+  if (covered != rows || !rows_fit || !best_fits ||
       logits.size() < batch.logit_rows.size() * static_cast<size_t>(config_.vocab))
     return fail(ErrorCode::internal, "the parts of a step do not fit together");
   return {};
@@ -118,7 +122,7 @@ void Decoder::run_feed_forward(const DecoderLayer& layer) {
   }
 }
 
-void Decoder::run_head(std::span<float> logits) {
+void Decoder::run_head(std::span<float> logits, const BestWanted* best) {
   const Weight& head = weights_.head ? *weights_.head.weight : *weights_.embedding;
   for (int64_t first = 0; first < x_.rows; first += scratch_.logits.rows) {
     const int64_t rows = std::min(scratch_.logits.rows, x_.rows - first);
@@ -126,7 +130,34 @@ void Decoder::run_head(std::span<float> logits) {
     const Tensor normed = normed_.slice_rows(first, rows);
     weights_.output_norm(backend_, normed, x_.slice_rows(first, rows));
     backend_.matmul(out, head, normed, weights_.head.bias.get());
-    backend_.read(logits.data() + first * config_.vocab, out);
+    read_logits(logits.data() + first * config_.vocab, out, first, best);
+  }
+}
+
+/// Of rows from `first` on: those whose best are not enough.
+void Decoder::read_logits(float* to, Tensor part, int64_t first, const BestWanted* best) {
+  const auto at = [&](int64_t row) { return static_cast<size_t>(first + row); };
+  const auto some = [&](const BestWanted& b) {
+    return std::ranges::any_of(b.scale.subspan(at(0), static_cast<size_t>(part.rows)),
+                               [](float scale) { return scale > 0; });
+  };
+  const auto find = [&](const BestWanted& b) {
+    const auto rows = static_cast<size_t>(part.rows);
+    return backend_.best_of_rows(b.found.subspan(at(0), rows), part.slice_cols(0, b.tokens),
+                                 b.scale.subspan(at(0), rows));
+  };
+  if (best == nullptr || !some(*best) || !find(*best)) return backend_.read(to, part);
+  const auto enough = [&](int64_t row) {
+    BestOfRow& found = best->found[at(row)];
+    const bool is = best->scale[at(row)] > 0 && found.count > 0 && best->enough(at(row));
+    if (!is) found.count = 0;
+    return is;
+  };
+  int64_t unread = 0;  // rows from here to the current one are to be read
+  for (int64_t row = 0; row <= part.rows; ++row) {
+    if (row < part.rows && !enough(row)) continue;
+    if (row > unread) backend_.read(to + unread * config_.vocab, part.slice_rows(unread, row - unread));
+    unread = row + 1;
   }
 }
 

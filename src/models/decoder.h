@@ -81,7 +81,8 @@ class Decoder final : public Model {
   void run_feed_forward(const DecoderLayer& layer);
   /// Leaves only the rows whose logits are wanted.
   void keep_logit_rows(const ForwardBatch& batch);
-  void run_head(std::span<float> logits);
+  void run_head(std::span<float> logits, const BestWanted* best);
+  void read_logits(float* to, Tensor part, int64_t first, const BestWanted* best);
 
   Backend& backend_;
   ModelConfig config_;

@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
 #include "backend/device_for_test.h"
+#include "core/best_of_row_for_test.h"
 #include "models/runner.h"
 
 namespace quern {
@@ -85,6 +87,41 @@ TEST_P(DeviceDecoder, Quantized) {  // the CPU's activations are int8
   expect_cpu_logits({.dim = 256, .ffn = 256, .head_dim = 64, .dtype = DType::Q4_K}, 3e-3);
 }
 
+/// Rows whose best are enough are not read; the others are there, whichever they are.
+TEST_P(DeviceDecoder, BestOfRows) {
+  const ModelSpec spec{.vocab = 300, .dtype = DType::F16};
+  const auto source = random_model(spec);
+  Loaded l = load(*source, *backend_);
+  const auto tokens = random_tokens(9, spec.vocab);
+  const std::vector<int32_t> blocks = {3}, rows = {0, 1, 2, 3, 5, 6, 8};
+  const SequenceSlice slice{0, 9, 0, blocks};
+  std::vector<float> all(rows.size() * 300), some(rows.size() * 300, -7.0f);
+  ASSERT_TRUE(l.model->forward({tokens, {&slice, 1}, rows}, *l.cache, all).has_value());
+  const std::vector<float> scale = {1, 0, 2, 1, 1, 1, 0.5f};
+  const std::set<size_t> refused = {2, 4};
+  std::vector<BestOfRow> found(rows.size());
+  std::vector<size_t> asked;
+  const BestWanted best{299, scale, found, [&](size_t row) {
+                          asked.push_back(row);
+                          return !refused.contains(row);
+                        }};
+  ASSERT_TRUE(l.model->forward({tokens, {&slice, 1}, rows, &best}, *l.cache, some).has_value());
+  EXPECT_EQ(asked, (std::vector<size_t>{0, 2, 3, 4, 5, 6}));
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const auto row = std::span(all).subspan(r * 300, 300);
+    const bool read = scale[r] == 0 || refused.contains(r);
+    EXPECT_EQ(found[r].count, read ? 0 : BestOfRow::kMost);
+    const std::vector<float> got(some.begin() + static_cast<ptrdiff_t>(r * 300),
+                                 some.begin() + static_cast<ptrdiff_t>(r * 300 + 300));
+    EXPECT_EQ(got, read ? std::vector<float>(row.begin(), row.end()) : std::vector<float>(300, -7.0f)) << r;
+    if (read) continue;
+    const BestOfRow expected = testing::best_of_row(row.first(299), scale[r]);
+    EXPECT_TRUE(std::ranges::equal(found[r].value, expected.value)) << r;
+    EXPECT_TRUE(std::ranges::equal(found[r].column, expected.column)) << r;
+    EXPECT_NEAR(found[r].total, expected.total, 1e-4f * expected.total) << r;
+  }
+}
+
 /// Logits of a sequence that is alone and whole in its step, or in pieces behind pieces of another.
 struct Logits {
   std::vector<float> alone, among;
@@ -116,10 +153,9 @@ Logits logits_of(const WeightSource& source, int64_t vocab, const std::shared_pt
 /// With GpuOptions::batch_invariant the bits are the same; without it they are not, so that this would show.
 TEST_P(DeviceDecoder, BatchInvariant) {
   const ModelSpec specs[] = {
-      {.dim = 256, .ffn = 1024, .heads = 8, .kv_heads = 1, .head_dim = 32, .dtype = DType::Q4_K},
-      {.dim = 256, .ffn = 1024, .head_dim = 64, .window = 21, .dtype = DType::F16},
-      {.arch = "qwen3", .experts = 0, .dtype = DType::Q8_0},
-      {.experts = 4, .experts_used = 2, .dtype = DType::F16},
+      {.dim = 256, .ffn = 512, .kv_heads = 1, .head_dim = 64, .layers = 1, .dtype = DType::Q4_K},
+      {.ffn = 512, .layers = 1, .window = 21, .dtype = DType::F16},
+      {.layers = 1, .experts = 4, .experts_used = 2, .dtype = DType::F16},
   };
   const auto invariant = testing::device_backend(GetParam(), {.batch_invariant = true});
   ASSERT_TRUE(invariant.has_value()) << invariant.error().message;

@@ -13,11 +13,21 @@
 
 namespace quern {
 
+/// Logits that need not all be read where a backend finds the best of a row itself.
+struct BestWanted {
+  int64_t tokens = 0;            // columns that are tokens: those before this one
+  std::span<const float> scale;  // by logit row: of BestOfRow's total; 0: the best are never enough
+  /// By logit row. One whose count is not 0 in the end was enough, and its logits were not read.
+  std::span<BestOfRow> found;
+  std::function<bool(size_t row)> enough;  // asked once found[row] is there
+};
+
 /// What one step computes.
 struct ForwardBatch {
   std::span<const int32_t> tokens;           // row r's token
   std::span<const SequenceSlice> sequences;  // cover the rows, in order, without gaps
   std::span<const int32_t> logit_rows;       // rows whose logits are wanted, ascending
+  const BestWanted* best = nullptr;          // null: logits are wanted whole
 };
 
 /// Read from the metadata, with the defaults that llama.cpp takes where an old file is silent.
@@ -51,11 +61,11 @@ class Model {
   /// All parameters, and the bytes their weights take in the file.
   virtual int64_t parameters() const = 0;
   virtual KvShape kv_shape(int64_t block_size, KvType type) const = 0;
-  /// Runs one step and writes logit_rows.size() × vocab floats to `logits`. Each row's logits are the same to
-  /// the bit whatever else is in the step, and however a prompt is cut into steps. Fails, with nothing run,
-  /// on a token that is not in the vocabulary, on more than max_batch_rows rows, and on parts that do not fit
-  /// together; and, with results that mean nothing, when the device failed or the model's file was changed
-  /// under it.
+  /// Runs one step and writes logit_rows.size() × vocab floats to `logits` (but see BestWanted). Each row's
+  /// logits are the same to the bit whatever else is in the step, and however a prompt is cut into steps.
+  /// Fails, with nothing run, on a token that is not in the vocabulary, on more than max_batch_rows rows, and
+  /// on parts that do not fit together; and, with results that mean nothing, when the device failed or the
+  /// model's file was changed under it.
   virtual Result<> forward(const ForwardBatch& batch, KvCache& cache, std::span<float> logits) = 0;
   /// Tells a source that holds memory which of its tensors will not be read again: those whose weights are in
   /// their final form. Between steps, with the backend's step_mutex held. False: there is more to come.

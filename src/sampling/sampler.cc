@@ -111,11 +111,9 @@ int32_t Sampler::choose(std::span<float> logits) {
 
   to_weights(logits, logits[static_cast<size_t>(best)], params_.temperature);
   const std::span<const float> weights = logits;
-  const double u = uniform(seed_, drawn_);
-  const bool limits_k = params_.top_k > 0 && static_cast<size_t>(params_.top_k) < weights.size();
-  const bool limits_p = params_.top_p < 1.0f;
-  if (!limits_k && !limits_p && !(params_.min_p > 0)) {
-    double left = u * sum(weights);
+  const bool limits_k = this->limits_k(weights.size());
+  if (!limits_k && !(params_.top_p < 1.0f) && !(params_.min_p > 0)) {
+    double left = uniform(seed_, drawn_) * sum(weights);
     for (size_t i = 0; i < weights.size(); ++i) {
       left -= static_cast<double>(weights[i]);
       if (left < 0) return static_cast<int32_t>(i);
@@ -125,17 +123,69 @@ int32_t Sampler::choose(std::span<float> logits) {
 
   const double total =
       limits_k ? gather_top_k(weights, static_cast<size_t>(params_.top_k)) : gather(weights, sum(weights));
-  if (limits_p) keep_top_p(total);
+  return draw(total, static_cast<int32_t>(best));
+}
+
+bool Sampler::limits_k(size_t tokens) const {
+  return params_.top_k > 0 && static_cast<size_t>(params_.top_k) < tokens;
+}
+
+/// One of candidates_, which are all that top_p and min_p may keep of weights that sum to `total`.
+int32_t Sampler::draw(double total, int32_t best) {
+  if (params_.top_p < 1.0f) keep_top_p(total);
   // The most likely token has weight 1 and is never dropped.
   std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < std::min(params_.min_p, 1.0f); });
+  // Few go in their order, so that it does not matter where they come from.
+  if (candidates_.size() <= BestOfRow::kMost) std::ranges::sort(candidates_, better);
   double left = 0;
   for (const Candidate& candidate : candidates_) left += static_cast<double>(candidate.weight);
-  left *= u;
+  left *= uniform(seed_, drawn_);
   for (const Candidate& candidate : candidates_) {
     left -= static_cast<double>(candidate.weight);
     if (left < 0) return candidate.token;
   }
-  return static_cast<int32_t>(best);
+  return best;
+}
+
+float Sampler::best_scale() const {
+  const bool changes_logits = params_.repetition_penalty != 1.0f || params_.presence_penalty != 0 ||
+                              params_.frequency_penalty != 0 || !params_.logit_bias.empty();
+  if (changes_logits || params_.top_k > BestOfRow::kMost) return 0;
+  if (!(params_.temperature > 0)) return 1;
+  const bool limits = params_.top_k > 0 || params_.top_p < 1.0f || params_.min_p > 0;
+  return limits ? 1 / params_.temperature : 0;
+}
+
+bool Sampler::enough(const BestOfRow& best) const {
+  if (best.count == 0 || best_scale() == 0) return false;
+  // All there are, or all that top_k leaves.
+  if (!(params_.temperature > 0) || best.count < BestOfRow::kMost || params_.top_k > 0) return true;
+  const auto weight = [&](int i) {
+    return exp_of_negative((best.value[i] - best.value[0]) / params_.temperature);
+  };
+  if (weight(best.count - 1) < std::min(params_.min_p, 1.0f)) return true;
+  if (!(params_.top_p < 1.0f)) return false;
+  double reached = 0;
+  for (int i = 0; i < best.count; ++i) reached += static_cast<double>(weight(i));
+  // A little more than that, because `total` is rounded.
+  return reached >= static_cast<double>(params_.top_p) * static_cast<double>(best.total) * 1.00001;
+}
+
+Sampled Sampler::sample(const BestOfRow& best) {
+  int32_t token = best.column[0];
+  if (params_.temperature > 0) {
+    candidates_.clear();
+    double sum = 0;
+    for (int i = 0; i < best.count && (params_.top_k == 0 || i < params_.top_k); ++i) {
+      const float weight = exp_of_negative((best.value[i] - best.value[0]) / params_.temperature);
+      if (weight > 0) candidates_.push_back({weight, best.column[i]});
+      sum += static_cast<double>(weight);
+    }
+    const bool whole = params_.top_k > 0 || best.count < BestOfRow::kMost;
+    token = draw(whole ? sum : static_cast<double>(best.total), token);
+  }
+  ++drawn_;
+  return {.token = token};
 }
 
 /// Fills candidates_ with the k best, best first; returns their total weight.

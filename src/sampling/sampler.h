@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/best_of_row.h"
+
 namespace quern {
 
 struct SamplingParams {
@@ -54,6 +56,15 @@ class Sampler {
   /// logits are treated as impossible tokens; when all are, the result is token 0.
   Sampled sample(std::span<float> logits, int top_logprobs = -1);
 
+  // Where a device finds the best of a row itself:
+
+  /// What BestOfRow's total should be scaled by; 0: with these parameters no row's best are enough.
+  float best_scale() const;
+  /// Whether `sample` of the whole row can only come to one of these.
+  bool enough(const BestOfRow& best) const;
+  /// As `sample` of a whole row whose best these are, and are enough.
+  Sampled sample(const BestOfRow& best);
+
   /// The seed in use (drawn at random when the request had none).
   uint64_t seed() const { return seed_; }
 
@@ -67,6 +78,8 @@ class Sampler {
   void penalize(std::span<float> logits) const;
   void bias(std::span<float> logits) const;
   int32_t choose(std::span<float> logits);
+  int32_t draw(double total, int32_t best);
+  bool limits_k(size_t tokens) const;
   double gather_top_k(std::span<const float> weights, size_t k);
   double gather(std::span<const float> weights, double total);
   void keep_top_p(double total);

@@ -10,6 +10,7 @@
 #include <random>
 #include <set>
 
+#include "core/best_of_row_for_test.h"
 #include "sampling/fast_exp.h"
 #include "sampling/random.h"
 
@@ -199,6 +200,52 @@ TEST(Sampler, TheSameSeedDrawsTheSame) {
   EXPECT_EQ(draw(7), draw(7));
   EXPECT_NE(draw(7), draw(8));
   EXPECT_NE(draw(std::nullopt), draw(std::nullopt));
+}
+
+/// What a device finds of a row is as good as the row: the same draws, and `enough` says when.
+TEST(Sampler, TheBestOfARowAreEnough) {
+  struct Case {
+    float temperature, top_p, min_p;
+    int32_t top_k;
+    float spread;
+    int most, least;  // of 100 rows that have to be enough
+  };
+  const Case cases[] = {
+      {0, 1, 0, 0, 1, 100, 100},  {0.7f, 0.9f, 0, 0, 4, 100, 80},   {0.7f, 0.9f, 0, 0, 0.1f, 0, 0},
+      {1, 1, 0, 40, 1, 100, 100}, {1.3f, 0.8f, 0, 64, 2, 100, 100}, {1, 1, 0.05f, 0, 4, 100, 60},
+      {1, 1, 0, 0, 4, 0, 0},      {1, 1, 0, 65, 1, 0, 0},           {0.8f, 0.95f, 0.1f, 50, 3, 100, 100}};
+  for (const Case& c : cases) {
+    SamplingParams params = plain(c.temperature);
+    params.top_p = c.top_p, params.min_p = c.min_p, params.top_k = c.top_k;
+    Sampler whole(params, {}, 3000), best(params, {}, 3000);
+    int enough = 0;
+    for (uint32_t i = 0; i < 100; ++i) {
+      std::vector<float> row = random_logits(3000, i, c.spread);
+      row[7] = kNaN, row[8] = kInf, row[9] = -kInf, row[11] = row[12];
+      const float scale = best.best_scale();
+      const BestOfRow found = testing::best_of_row(row, scale > 0 ? scale : 1.0f);
+      const bool is = best.enough(found);
+      enough += is ? 1 : 0;
+      const int32_t token = is ? best.sample(found).token : one(best, row);
+      EXPECT_EQ(one(whole, row), token) << c.temperature << " " << c.top_p << " " << c.top_k << " " << i;
+    }
+    EXPECT_LE(enough, c.most) << c.temperature << " " << c.top_p << " " << c.top_k << " " << c.min_p;
+    EXPECT_GE(enough, c.least) << c.temperature << " " << c.top_p << " " << c.top_k << " " << c.min_p;
+  }
+}
+
+TEST(Sampler, WhatChangesLogitsNeedsTheRow) {
+  const auto scale = [](auto change) {
+    SamplingParams params = plain(0);
+    change(params);
+    return Sampler(params, {}, 10).best_scale();
+  };
+  EXPECT_EQ(scale([](SamplingParams&) {}), 1.0f);
+  EXPECT_EQ(scale([](SamplingParams& p) { p.repetition_penalty = 1.1f; }), 0.0f);
+  EXPECT_EQ(scale([](SamplingParams& p) { p.presence_penalty = 0.5f; }), 0.0f);
+  EXPECT_EQ(scale([](SamplingParams& p) { p.frequency_penalty = -0.5f; }), 0.0f);
+  EXPECT_EQ(scale([](SamplingParams& p) { p.logit_bias = {{3, 1.0f}}; }), 0.0f);
+  EXPECT_EQ(scale([](SamplingParams& p) { p.temperature = 0.5f, p.top_p = 0.9f; }), 2.0f);
 }
 
 TEST(Sampler, RepetitionPenaltyCoversPromptAndAnswerOnce) {

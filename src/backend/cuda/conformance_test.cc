@@ -5,6 +5,7 @@
 
 #include "backend/device_for_test.h"
 #include "backend/test_util.h"
+#include "core/best_of_row_for_test.h"
 #include "quant/grouped_for_test.h"
 
 namespace quern {
@@ -87,18 +88,19 @@ TEST_P(Device, MatmulOfManyOutputs) {
 TEST_P(Device, ProductsThatDoNotDependOnTheBatch) {
   const auto invariant = device_backend(GetParam(), {.batch_invariant = true});
   ASSERT_TRUE(invariant.has_value()) << invariant.error().message;
-  for (const char* name : {"Q4_0", "Q4_K", "Q6_K", "Q8_0", "F16"}) {
-    const TestMatrix m = random_matrix(*find_quant(name), {70, 1024}, 33);
+  constexpr int64_t kCols = 512;  // enough for several splits of K
+  for (const char* name : {"Q4_K", "Q8_0", "F16"}) {
+    const TestMatrix m = random_matrix(*find_quant(name), {20, kCols}, 33);
     auto w = (*invariant)->prepare(m.tensor);
     ASSERT_TRUE(w.has_value()) << w.error().message;
-    const TestTensor x = TestTensor::random(300, 1024, 34);
+    const TestTensor x = TestTensor::random(300, kCols, 34);
     const auto all = multiply(**invariant, **w, x);
-    for (const int64_t count : {1, 8, 9, 16, 33, 129, 257}) {
+    for (const int64_t count : {1, 8, 9, 33, 257}) {
       const int64_t first = 11;
-      TestTensor part(count, 1024);
-      std::copy_n(x.values.data() + first * 1024, count * 1024, part.values.data());
+      TestTensor part(count, kCols);
+      std::copy_n(x.values.data() + first * kCols, count * kCols, part.values.data());
       const auto got = multiply(**invariant, **w, part);
-      EXPECT_TRUE(std::equal(got.begin(), got.end(), all.begin() + first * 70)) << name << " rows " << count;
+      EXPECT_TRUE(std::equal(got.begin(), got.end(), all.begin() + first * 20)) << name << " rows " << count;
     }
   }
 }
@@ -382,6 +384,49 @@ TEST_P(Device, GatherScatterReadWrite) {
   std::vector<float> part(2 * 20);
   backend_->read(part.data(), sum.view.slice_cols(50, 20));
   EXPECT_EQ(part[21], sums[70 + 51]);
+}
+
+TEST_P(Device, BestOfRows) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  const auto check = [&](const TestTensor& x, const char* what) {
+    const DeviceTensor in(*backend_, x.view.rows, x.view.cols, x.values, 3);
+    std::vector<float> scale;
+    for (int64_t r = 0; r < x.view.rows; ++r) scale.push_back(0.5f + static_cast<float>(r));
+    std::vector<BestOfRow> found(scale.size());
+    ASSERT_TRUE(backend_->best_of_rows(found, in.view, scale));
+    for (size_t r = 0; r < found.size(); ++r) {
+      const auto cols = static_cast<size_t>(x.view.cols);
+      const BestOfRow expected = best_of_row(std::span(x.values).subspan(r * cols, cols), scale[r]);
+      ASSERT_EQ(found[r].count, expected.count) << what;
+      for (int i = 0; i < expected.count; ++i) {
+        EXPECT_EQ(found[r].value[i], expected.value[i]) << what << " row " << r << " place " << i;
+        EXPECT_EQ(found[r].column[i], expected.column[i]) << what << " row " << r << " place " << i;
+      }
+      EXPECT_NEAR(found[r].total, expected.total, 1e-5f * expected.total) << what;
+    }
+  };
+  check(TestTensor::random(3, 9000, 121), "random");
+  check(TestTensor::random(2, 128256, 122), "a large vocabulary");
+  check(TestTensor::random(1, 50, 123), "fewer than are listed");
+  TestTensor few = TestTensor::random(3, 2000, 124);
+  for (size_t i = 0; i < few.values.size(); ++i)
+    if (i % 100 != 7) few.values[i] = i % 3 == 0 ? kInf : i % 3 == 1 ? -kInf : std::nanf("");
+  check(few, "most of them impossible");
+  TestTensor equals = TestTensor::random(2, 5000, 125);
+  for (float& v : equals.values) v = std::round(v * 8);  // some dozen values, each many times
+  for (size_t i = 0; i < 700; ++i) equals.values[i * 7] = 40;
+  check(equals, "700 equals at the top");
+  TestTensor rising(2, 40000);
+  for (size_t i = 0; i < rising.values.size(); ++i) rising.values[i] = static_cast<float>(i % 40000) / 1000;
+  check(rising, "rising");
+
+  TestTensor same(1, 5000);
+  std::ranges::fill(same.values, 1.0f);
+  const DeviceTensor in(*backend_, 1, 5000, same.values);
+  BestOfRow found;
+  found.count = 5;
+  ASSERT_TRUE(backend_->best_of_rows({&found, 1}, in.view, std::vector<float>{1}));
+  EXPECT_EQ(found.count, 0) << "too many equals to list";
 }
 
 // ---- what is refused

@@ -56,7 +56,8 @@ CudaBackend::CudaBackend(std::shared_ptr<Device> device, const GpuOptions& optio
       scales_(device_),
       partials_(device_),
       partial_out_(device_),
-      partial_stats_(device_) {}
+      partial_stats_(device_),
+      best_(device_) {}
 
 std::string CudaBackend::description() const {
   return fmt::format("cuda ({}, {} GiB)", device_->name(), device_->memory().total >> 30);
@@ -325,6 +326,26 @@ void CudaBackend::read(float* host, Tensor in) {
   if (!done || !failure_) std::fill_n(host, cols * rows, 0.0f);
   note(std::move(done));
   if (!step_) uploads_.reset();
+}
+
+bool CudaBackend::best_of_rows(std::span<BestOfRow> out, Tensor in, std::span<const float> scale) {
+  QUERN_DCHECK(out.size() == static_cast<size_t>(in.rows) && scale.size() == out.size());
+  begin_op();
+  if (in.rows > 0) {
+    Result<> done = run_best_of_rows(out, in, scale);
+    if (!done || !failure_) std::ranges::fill(out, BestOfRow{});
+    note(std::move(done));
+  }
+  if (!step_) uploads_.reset();
+  return true;
+}
+
+Result<> CudaBackend::run_best_of_rows(std::span<BestOfRow> out, Tensor in, std::span<const float> scale) {
+  QUERN_TRY(const float* scales, upload(scale));
+  QUERN_TRY(BestOfRow * found, best_.take<BestOfRow>(out.size()));
+  launch_best_of_rows(found, rows_of(in), scales, device_->stream());
+  device_->read_rows(out.data(), found, out.size_bytes(), out.size_bytes(), 1);
+  return device_->wait();
 }
 
 void CudaBackend::write(Tensor out, const float* host) {

@@ -21,6 +21,7 @@ class CudaBackend final : public Backend {
   Result<std::unique_ptr<DeviceBuffer>> alloc(size_t bytes) override;
   Result<std::unique_ptr<DeviceBuffer>> alloc_host(size_t bytes) override;
   std::optional<DeviceMemory> memory() const override { return device_->memory(); }
+  std::optional<double> utilization() const override { return device_->utilization(); }
   Result<std::unique_ptr<Weight>> prepare(const RawTensor& tensor) override;
   Result<std::unique_ptr<Weight>> prepare_table(const RawTensor& tensor) override;
   uint64_t prepared_bytes(const RawTensor& tensor) const override;
@@ -51,6 +52,7 @@ class CudaBackend final : public Backend {
   void scatter_add(Tensor out, Tensor in, std::span<const int32_t> target,
                    std::span<const float> weight) override;
   void read(float* host, Tensor in) override;
+  bool best_of_rows(std::span<BestOfRow> out, Tensor in, std::span<const float> scale) override;
   void write(Tensor out, const float* host) override;
   void kv_copy_block(KvLayer layer, const KvShape& shape, int32_t from, int32_t to) override;
 
@@ -99,6 +101,7 @@ class CudaBackend final : public Backend {
   Result<> run_embed(Tensor out, const CudaWeight& table, std::span<const int32_t> ids);
   Result<> run_rope(Tensor x, std::span<const int32_t> positions, const CudaVector& frequency,
                     const RopeShape& shape);
+  Result<> run_best_of_rows(std::span<BestOfRow> out, Tensor in, std::span<const float> scale);
   Result<> run_scatter_add(Tensor out, Tensor in, std::span<const int32_t> target,
                            std::span<const float> weight);
 
@@ -153,7 +156,7 @@ class CudaBackend final : public Backend {
   /// The last op, when it was a rope: one kernel turns keys and writes them to the cache.
   std::optional<RopeArgs> waiting_rope_;
 
-  Workspace turn_values_, halves_, scales_, partials_, partial_out_, partial_stats_;
+  Workspace turn_values_, halves_, scales_, partials_, partial_out_, partial_stats_, best_;
 };
 
 inline Rows rows_of(const Tensor& t) {

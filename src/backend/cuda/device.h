@@ -20,6 +20,7 @@ class Device {
   /// Whether it runs code for sm_90a.
   virtual bool hopper() const = 0;
   virtual DeviceMemory memory() const = 0;
+  virtual std::optional<double> utilization() const = 0;
 
   /// Aligned to 256. Null when there is no such memory.
   virtual void* alloc(size_t bytes) = 0;

@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "backend/cuda/device.h"
+#include "backend/cuda/nvml.h"
 #include "backend/cuda/queue.h"
 
 namespace quern::cuda {
@@ -15,6 +16,13 @@ tl::unexpected<Error> device_error(ErrorCode code, std::string_view what, cudaEr
   return fail(code, "cuda: {}: {} ({})", what, cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
+/// Its PCI address, which NVML counts GPUs by; empty when there is none.
+std::string bus_of(int index) {
+  char bus[32] = "";
+  if (cudaDeviceGetPCIBusId(bus, sizeof bus, index) != cudaSuccess) return "";
+  return bus;
+}
+
 class CudaDevice final : public Device {
  public:
   CudaDevice(int index, const cudaDeviceProp& properties, cudaStream_t stream, cudaStream_t loading)
@@ -22,6 +30,7 @@ class CudaDevice final : public Device {
         name_(properties.name),
         multiprocessors_(properties.multiProcessorCount),
         hopper_(properties.major == 9 && properties.minor == 0),
+        nvml_(bus_of(index)),
         stream_(stream),
         queue_(stream, properties.major >= 9),
         loading_(loading, properties.major >= 9) {}
@@ -42,6 +51,8 @@ class CudaDevice final : public Device {
     if (cudaMemGetInfo(&free, &total) != cudaSuccess) return {};
     return {total, free};
   }
+
+  std::optional<double> utilization() const override { return nvml_.utilization(); }
 
   void* alloc(size_t bytes) override {
     use();
@@ -137,6 +148,7 @@ class CudaDevice final : public Device {
   const std::string name_;
   const int multiprocessors_;
   const bool hopper_;
+  const Nvml nvml_;
   const cudaStream_t stream_;
   Queue queue_;
   std::mutex loading_mutex_;

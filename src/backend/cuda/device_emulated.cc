@@ -17,6 +17,7 @@ class EmulatedDevice final : public Device {
   std::string name() const override { return "emulated GPU"; }
   bool hopper() const override { return false; }
   int multiprocessors() const override { return 4; }
+  std::optional<double> utilization() const override { return std::nullopt; }
   DeviceMemory memory() const override { return {total_, total_ - used_}; }
 
   void* alloc(size_t bytes) override {

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "backend/cuda/layout.h"
+#include "core/best_of_row.h"
 
 namespace quern::cuda {
 
@@ -41,6 +42,11 @@ struct ScatterArgs {
   const float* weight = nullptr;
 };
 void launch_scatter_add(const ScatterArgs& args, Stream stream);
+
+// ---- kernels/best.cu
+
+/// The best of each row, with the total at scale[row].
+void launch_best_of_rows(BestOfRow* out, Rows in, const float* scale, Stream stream);
 
 // ---- kernels/embed.cu
 

@@ -64,6 +64,8 @@ QUERN_DEVICE int block_z() { return static_cast<int>(blockIdx.z); }
 
 QUERN_DEVICE void sync_block() { __syncthreads(); }
 QUERN_DEVICE float shfl_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+/// Adds to a number in shared memory; returns what was there.
+QUERN_DEVICE int32_t add_shared(int32_t* to, int32_t n) { return atomicAdd(to, n); }
 
 /// d += a · b of a 16×16 by a 16×8 matrix of halves, summed in f32 (PTX ISA, mma.m16n8k16). With
 /// g = lane / 4, t = lane % 4:

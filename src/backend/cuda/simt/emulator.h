@@ -81,6 +81,7 @@ inline float shfl_xor(float x, int mask) {
   std::memcpy(&out, all + 32 * (thread_x() % 32 ^ mask), sizeof(out));
   return out;
 }
+inline int32_t add_shared(int32_t* to, int32_t n) { return std::exchange(*to, *to + n); }
 
 void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 inline void mma_first(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
