@@ -31,7 +31,7 @@ for tool in memcheck racecheck; do
 done
 # The metrics that come from the driver: memory and utilization.
 metrics() {
-  LLM_INFERENCE_PORT=38999 "$here/quern" serve quern/guide --device cuda &
+  LLM_INFERENCE_PORT=38999 "$here/quern" serve --device cuda &
   local server=$!
   for _ in $(seq 100); do curl -sf localhost:38999/health/ready > /dev/null && break; sleep 0.2; done
   curl -s localhost:38999/metrics | grep -E '^quern_device_'
