@@ -124,6 +124,7 @@ inline Expected expect(const Request& request, int64_t context, float copies) {
 struct Fixture {
   FakeBackend backend;
   const float copies;
+  const FakeModel* model = nullptr;  // the engine's
   std::unique_ptr<Engine> engine;
 
   explicit Fixture(EngineOptions options = {}, int64_t context = 512, EngineObserver* observer = nullptr,
@@ -131,6 +132,7 @@ struct Fixture {
       : copies(copying) {
     auto owned = std::make_unique<FakeModel>(kVocab, context, copies);
     owned->before_forward = std::move(before_forward);
+    model = owned.get();
     auto made =
         Engine::create(backend, std::move(owned), std::make_shared<FakeTokenizer>(kVocab), options, observer);
     EXPECT_TRUE(made) << made.error().message;

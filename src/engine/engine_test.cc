@@ -30,6 +30,9 @@ TEST(Engine, AnswersAmongOthersAreThoseOfTheRequestAlone) {
   Fixture fixture({.max_running = 8, .max_queued = 1000, .block_size = 8, .chunk_rows = 24});
   run_many(fixture, 120, 6, false);
   EXPECT_GT(fixture.engine->stats().cached_tokens, 100u);
+  // Some rows were sampled from their best, others whole.
+  EXPECT_GT(fixture.model->rows_of_best, 100);
+  EXPECT_LT(fixture.model->rows_of_best, static_cast<int>(fixture.engine->stats().generated_tokens) - 100);
 }
 
 TEST(Engine, AnswersSurviveBeingPutBack) {

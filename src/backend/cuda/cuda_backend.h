@@ -106,6 +106,7 @@ class CudaBackend final : public Backend {
                            std::span<const float> weight);
 
   // ---- cuda_matmul.cc
+  Result<> run_in_parts(std::span<const MatmulTarget> targets, Tensor in);
   Result<> run_targets(std::span<const MatmulTarget> targets, Tensor in);
   Result<> run_experts(Tensor out, const CudaWeight& stack, Tensor in, std::span<const int32_t> expert,
                        std::span<const int32_t> source);

@@ -88,13 +88,7 @@ void CudaBackend::matmul_multi(std::span<const MatmulTarget> targets, Tensor in)
     QUERN_DCHECK(t.weight->experts == 1 && weight_of(t).kernels() != nullptr);
   }
   launch_waiting_rope();
-  const int64_t each = invariant_ ? kInvariantRows : std::max<int64_t>(in.rows, 1);
-  std::vector<MatmulTarget> part(targets.begin(), targets.end());
-  for (int64_t first = 0; first < in.rows; first += each) {
-    const int64_t count = std::min(each, in.rows - first);
-    for (size_t i = 0; i < part.size(); ++i) part[i].out = targets[i].out.slice_rows(first, count);
-    note(run_targets(part, in.slice_rows(first, count)));
-  }
+  if (in.rows > 0) note(invariant_ ? run_in_parts(targets, in) : run_targets(targets, in));
   converted_.reset();
 }
 
@@ -164,6 +158,16 @@ Result<MatmulArgs> CudaBackend::convert(Tensor in, int rows, const CudaWeight& w
   return matmul_args(a);
 }
 
+Result<> CudaBackend::run_in_parts(std::span<const MatmulTarget> targets, Tensor in) {
+  std::vector<MatmulTarget> part(targets.begin(), targets.end());
+  for (int64_t first = 0; first < in.rows; first += kInvariantRows) {
+    const int64_t count = std::min(kInvariantRows, in.rows - first);
+    for (size_t i = 0; i < part.size(); ++i) part[i].out = targets[i].out.slice_rows(first, count);
+    QUERN_TRY_VOID(run_targets(part, in.slice_rows(first, count)));
+  }
+  return {};
+}
+
 Result<> CudaBackend::run_targets(std::span<const MatmulTarget> targets, Tensor in) {
   // Those of one form and order share a launch.
   MatmulArgs converted;
@@ -212,8 +216,9 @@ Result<> CudaBackend::run_hopper(MatmulArgs args, std::span<const MatmulTarget* 
   const int units = args.target[0].weight.units;
   const auto all = [&] { return blocks * ((args.rows + cols - 1) / cols); };
   // As many blocks as fit at once, each with some units at least.
-  const auto splits_of = [&](int cols, int blocks) {
-    return std::clamp(hopper_blocks(cols) * device_->multiprocessors() / blocks, 1, std::max(1, units / 8));
+  const auto splits_of = [&](int of_cols, int without) {
+    const int room = hopper_blocks(of_cols) * device_->multiprocessors();
+    return std::clamp(room / without, 1, std::max(1, units / 8));
   };
   constexpr int kFew = kHopperCols[0];
   const int fixed = invariant_ ? splits_of(kFew, blocks_of(targets, hopper_rows(kFew))) : 1;
