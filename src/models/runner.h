@@ -27,7 +27,7 @@ class Runner {
  public:
   static constexpr int64_t blocks = 64;
 
-  explicit Runner(const WeightSource& source, ModelOptions options = {}, int threads = 1) {
+  explicit Runner(const WeightSource& source, const ModelOptions& options = {}, int threads = 1) {
     auto backend = make_cpu_backend({.threads = threads});
     EXPECT_TRUE(backend.has_value()) << (backend ? "" : backend.error().message);
     backend_ = *std::move(backend);
