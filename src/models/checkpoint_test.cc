@@ -202,7 +202,7 @@ struct Wrong {
 };
 
 template <class Value>
-std::function<void(nlohmann::ordered_json&)> with(const char* key, Value value) {
+std::function<void(nlohmann::ordered_json&)> with(const char* key, const Value& value) {
   return [=](nlohmann::ordered_json& config) { config[key] = value; };
 }
 std::function<void(nlohmann::ordered_json&)> without(const char* key) {

@@ -48,9 +48,10 @@ class DeviceDecoder : public testing::DeviceTest {
       all.insert(all.end(), logits.begin(), logits.end());
     };
     step({tokens.begin(), tokens.begin() + 37}, {{0, 20, 0, a}, {20, 17, 0, b}});
-    for (int32_t i = 0; i < 4; ++i)
-      step({tokens[static_cast<size_t>(37 + i)], tokens[static_cast<size_t>(41 + i)]},
-           {{0, 1, 20 + i, a}, {1, 1, 17 + i, b}});
+    for (int32_t i = 0; i < 4; ++i) {
+      const auto later = static_cast<size_t>(i);
+      step({tokens[37 + later], tokens[41 + later]}, {{0, 1, 20 + i, a}, {1, 1, 17 + i, b}});
+    }
     return all;
   }
 

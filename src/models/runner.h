@@ -27,9 +27,9 @@ class Runner {
  public:
   static constexpr int64_t blocks = 64;
 
-  explicit Runner(const WeightSource& source, ModelOptions options = {}, int threads = 1)
+  explicit Runner(const WeightSource& source, const ModelOptions& options = {}, int threads = 1)
       : Runner(source, options, cpu(threads)) {}
-  Runner(const WeightSource& source, ModelOptions options, std::shared_ptr<Backend> backend)
+  Runner(const WeightSource& source, const ModelOptions& options, std::shared_ptr<Backend> backend)
       : backend_(std::move(backend)) {
     auto model = load_model(source, *backend_, options);
     EXPECT_TRUE(model.has_value()) << (model ? "" : model.error().message);

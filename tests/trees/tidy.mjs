@@ -22,13 +22,14 @@ function fileHash(path) {
   return hashes.get(path);
 }
 
-/// source → the files that the tree's last build read for it. GCC and clang name the source itself first.
+/// source → the files that the tree's last build read for it. Of the project's own, compilers name the source itself first.
 function filesRead(tree) {
   const read = new Map();
   const deps = execFileSync("ninja", ["-t", "deps"], { cwd: tree, encoding: "utf8", maxBuffer: 1 << 30 });
   for (const block of deps.split("\n\n")) {
     const files = block.split("\n").slice(1).map((line) => resolve(tree, line.trim()));
-    if (files.length > 0) read.set(files[0], files);
+    const source = files.find((path) => path.startsWith(`${resolve(".")}/`));
+    if (source) read.set(source, files);
   }
   return read;
 }
