@@ -11,7 +11,6 @@
 namespace quern {
 namespace {
 
-using testing::ModelSpec;
 using testing::random_model;
 
 constexpr int64_t kVocab = 50;

@@ -41,7 +41,7 @@ void write(const fs::path& path, std::string_view text) {
 std::span<const std::byte> bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
 
 TEST(HubOptions, TheCacheIsWherePythonHasIt) {
-  const auto cache = [](std::map<std::string, std::string> variables) {
+  const auto cache = [](const std::map<std::string, std::string>& variables) {
     return HubOptions::from(variables).value().cache.string();
   };
   EXPECT_EQ(cache({{"HOME", "/h"}}), "/h/.cache/huggingface/hub");

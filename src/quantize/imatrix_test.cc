@@ -96,7 +96,7 @@ TEST(ImportanceMatrix, WhatIsBrokenIsSaid) {
             std::string::npos);
   EXPECT_NE(error(OldForm().number(1).text("w").number(1).floats({-1}).bytes).find("w: unusable"),
             std::string::npos);
-  EXPECT_NE(error("GGUF").find("x"), std::string::npos);
+  EXPECT_NE(error("GGUF").find('x'), std::string::npos);
 }
 
 TEST(ImportanceMatrix, SeesWhatGoesIntoEachMatrix) {

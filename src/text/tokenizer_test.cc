@@ -467,7 +467,7 @@ TEST(Time, LongWordsAreNearLinear) {
   std::vector<std::string> merges;
   for (std::string run = "a"; run.size() < 64; run += run) {
     entries.push_back({run + run, 1, -static_cast<double>(run.size())});
-    merges.push_back(run + " " + run);
+    merges.push_back(fmt::format("{} {}", run, run));
   }
   EXPECT_LT(seconds_to_encode(*load(spm(entries)), a), 10.0);
   entries.erase(entries.begin(), entries.begin() + 2);
