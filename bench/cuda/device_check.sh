@@ -40,6 +40,7 @@ metrics() {
 export -f metrics
 export here
 part metrics 60 bash -c metrics
+part recovery 60 "$here/quern_cuda_test" --gtest_filter='Cuda.AGpuThatFailedWorksAgain'
 LINES_SHOWN=200 part kernels 90 "$here/quern_cuda_bench" --types gptq-4-128,Q4_K
 LINES_SHOWN=200 part variants 60 "$here/quern_cuda_bench" --quick --types gptq-4-32,gptq-4-128-asym,gptq-4-128-act,gptq-8-128
 for type in Q4_0 Q4_K_M; do

@@ -180,6 +180,11 @@ class Backend {
   /// Returns when all ops have run. Fails when the device failed since the last call: results since then mean
   /// nothing.
   virtual Result<> end_step() { return {}; }
+  /// Whether the device has failed for good: all that lies on it is lost, and every step fails until
+  /// `restart`. From any thread.
+  virtual bool failed() const { return false; }
+  /// Makes a device that has failed usable again. All buffers, weights and vectors must be gone.
+  virtual Result<> restart() { return {}; }
 
   // ---- ops
   /// out[r] = table[ids[r]], decoded. ids are below table.rows.

@@ -4,9 +4,12 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstdio>
 #include <map>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backend/backend.h"
@@ -24,6 +27,14 @@ inline std::vector<std::string> device_names() {
 #endif
       "cuda"};
 }
+
+#ifdef QUERN_CUDA_EMULATED
+/// The emulator, which fails when `broken` is set.
+inline std::unique_ptr<Backend> breakable_backend(std::shared_ptr<std::atomic<bool>> broken,
+                                                  const GpuOptions& options = {}) {
+  return *cuda::make_device_backend(cuda::emulated_device(size_t{1} << 30, std::move(broken)), options);
+}
+#endif
 
 /// On the emulator a new one; on GPU 0 one of each kind for the whole program.
 inline Result<std::shared_ptr<Backend>> device_backend(const std::string& name,

@@ -104,6 +104,8 @@ Result<> EngineImpl::check(const Request& request) const {
 }
 
 Result<> EngineImpl::check_device() const {
+  if (parts_.backend.failed())
+    return fail(ErrorCode::unavailable, "the device failed; the model will be loaded again: try later");
   if (parts_.options.device_threshold >= 100) return {};
   const auto memory = parts_.backend.memory();
   if (!memory || memory->total == 0) return {};

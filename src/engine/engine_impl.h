@@ -64,6 +64,7 @@ class EngineImpl final : public Engine {
   void drop_cancelled(double time);
   void end_all(const Error& error);
   void run_step();
+  void end_step_with(const Error& error);
   Result<> forward();
   Result<> make_room_for_logits();
   void read_logits();

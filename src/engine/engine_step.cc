@@ -106,16 +106,24 @@ void EngineImpl::end_all(const Error& error) {
 
 void EngineImpl::run_step() {
   if (plan_.slices.empty()) return;
-  if (const auto done = forward(); !done) {
-    log::error("a step failed", {{"error", done.error().message}});
-    for (ActiveRequest* request : requests_) request->end_with(done.error());
-    const std::lock_guard lock(mutex_);
-    for (const ActiveRequest* request : requests_) scheduler_.remove(request->ticket);
-    touched_.insert(touched_.end(), requests_.begin(), requests_.end());
-    return;
+  Result<> done = forward();
+  if (done) {
+    read_logits();
+    if (parts_.backend.failed()) done = fail(ErrorCode::internal, "the device failed");
   }
-  read_logits();
+  if (!done) return end_step_with(done.error());
   commit_step();
+}
+
+void EngineImpl::end_step_with(const Error& error) {
+  log::error("a step failed", {{"error", error.message}});
+  const std::lock_guard lock(mutex_);
+  if (parts_.backend.failed()) return end_all(error);  // so would all steps that follow
+  for (ActiveRequest* request : requests_) {
+    request->end_with(error);
+    scheduler_.remove(request->ticket);
+  }
+  touched_.insert(touched_.end(), requests_.begin(), requests_.end());
 }
 
 Result<> EngineImpl::forward() {

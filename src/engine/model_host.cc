@@ -104,6 +104,8 @@ class ModelHostImpl final : public ModelHost {
       entry.status.state = ModelState::absent;
     }
     entry.last_asked = now;
+    if (entry.model != nullptr && backend_.failed() && !std::exchange(entry.stale, true))
+      log::warn("the device failed: the model will be loaded again", {{"model", entry.status.id}});
     while (entry.model != nullptr && !entry.draining && !entry.stale) {
       std::shared_ptr<ServedModel> model = entry.model;
       lock.unlock();  // the system is asked about the file: a slow disk must not hold up everybody
@@ -249,6 +251,7 @@ class ModelHostImpl final : public ModelHost {
       if (stop.stop_requested()) return;
       if (!served) return failed(index, served.error());
     }
+    if (const auto works = revive_device(stop); !works) return failed(index, works.error());
     const auto plan = plan_memory(backend_, *served->source, options_.load.engine, limit_, entries_.size());
     if (!plan) return failed(index, plan.error());
     if (!take_room(index, plan->total(), stop)) return;
@@ -265,6 +268,33 @@ class ModelHostImpl final : public ModelHost {
                             model_options, observer_);
     if (!model) return failed(index, model.error());
     ready(index, *std::move(model));
+  }
+
+  /// A device that has failed works again once nothing lies on it: its models are unloaded, and loaded again
+  /// after the one that is being loaded.
+  Result<> revive_device(const std::stop_token& stop) {
+    std::unique_lock lock(mutex_);
+    while (backend_.failed() && !stop.stop_requested()) {
+      Entry *idle = nullptr, *used = nullptr;
+      for (Entry& entry : entries_) {
+        if (entry.model == nullptr) continue;
+        entry.stale = true;
+        if (entry.turn == Turn::none) entry.turn = Turn::ahead;
+        (entry.model.use_count() == 1 ? idle : used) = &entry;
+      }
+      if (idle != nullptr) {
+        unload(*idle, lock);
+      } else if (used != nullptr) {
+        idle_.wait_for(lock, stop, kLook, [] { return false; });
+      } else {
+        lock.unlock();
+        const std::lock_guard step(backend_.step_mutex);
+        QUERN_TRY_VOID(backend_.restart());
+        log::info("the device was restarted", {{"device", backend_.description()}});
+        lock.lock();
+      }
+    }
+    return {};
   }
 
   /// They were fetched once, and may have been removed since: the next try fetches them again.

@@ -47,9 +47,10 @@ bool same(std::span<const int32_t> a, std::span<const int32_t> b) {
 
 }  // namespace
 
-CudaBackend::CudaBackend(std::shared_ptr<Device> device, const GpuOptions& options)
+CudaBackend::CudaBackend(std::shared_ptr<Device> device, const GpuOptions& options, bool tested)
     : device_(std::move(device)),
       invariant_(options.batch_invariant),
+      tested_(tested),
       uploads_(device_),
       turn_values_(device_),
       halves_(device_),
@@ -165,6 +166,21 @@ Result<> CudaBackend::end_step() {
   turns_ = {};
   note(device_->wait());
   return std::exchange(failure_, Result<>{});
+}
+
+Result<> CudaBackend::restart() {
+  waiting_rope_.reset();
+  converted_.reset();
+  step_.reset();
+  attention_.reset();
+  turns_ = {};
+  failure_ = {};
+  uploads_.drop();
+  for (Workspace* workspace :
+       {&turn_values_, &halves_, &scales_, &partials_, &partial_out_, &partial_stats_, &best_})
+    workspace->drop();
+  QUERN_TRY_VOID(device_->restart());
+  return tested_ ? self_check(*this) : Result<>{};
 }
 
 Result<const int32_t*> CudaBackend::ids(std::span<const int32_t> values) {
@@ -356,7 +372,7 @@ void CudaBackend::write(Tensor out, const float* host) {
 
 Result<std::unique_ptr<Backend>> make_device_backend(std::unique_ptr<Device> device,
                                                      const GpuOptions& options, bool tested) {
-  auto backend = std::make_unique<CudaBackend>(std::move(device), options);
+  auto backend = std::make_unique<CudaBackend>(std::move(device), options, tested);
   if (tested) {
     QUERN_TRY_VOID(self_check(*backend));
   }

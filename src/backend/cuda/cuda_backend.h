@@ -13,7 +13,8 @@ namespace quern::cuda {
 
 class CudaBackend final : public Backend {
  public:
-  CudaBackend(std::shared_ptr<Device> device, const GpuOptions& options);
+  /// `tested`: it is held to the self-test (self_check.h) after each restart.
+  CudaBackend(std::shared_ptr<Device> device, const GpuOptions& options, bool tested);
 
   std::string_view name() const override { return "cuda"; }
   std::string description() const override;
@@ -33,6 +34,8 @@ class CudaBackend final : public Backend {
   int64_t prompt_rows() const override { return 2048; }
   void begin_step(const StepInputs& inputs) override;
   Result<> end_step() override;
+  bool failed() const override { return device_->failed(); }
+  Result<> restart() override;
 
   void embed(Tensor out, const Weight& table, std::span<const int32_t> ids) override;
   void rms_norm(Tensor out, Tensor in, const Vector& gain, float eps) override;
@@ -141,6 +144,7 @@ class CudaBackend final : public Backend {
 
   const std::shared_ptr<Device> device_;
   const bool invariant_;  // GpuOptions::batch_invariant
+  const bool tested_;
   InputOrders orders_;
   Uploads uploads_;
   Result<> failure_;  // the first since end_step

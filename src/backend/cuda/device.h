@@ -1,6 +1,7 @@
 // One GPU, or its emulator: memory, copies, and the one stream that all kernels run on.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -45,16 +46,22 @@ class Device {
   /// `rows` rows of `bytes` bytes that lie `stride` apart on the device and side by side on the host.
   virtual void read_rows(void* host, const void* from, size_t bytes, size_t stride, size_t rows) = 0;
   virtual void write_rows(void* to, const void* host, size_t bytes, size_t stride, size_t rows) = 0;
-  /// Returns when the stream is empty. An error stays: a device that has failed once answers nothing more.
+  /// Returns when the stream is empty. Fails when something since the last call did.
   virtual Result<> wait() = 0;
+
+  /// Whether it answers nothing more.
+  virtual bool failed() const = 0;
+  /// Starts anew; all memory must have been freed.
+  virtual Result<> restart() = 0;
 };
 
 /// GPU `index` of those that CUDA_VISIBLE_DEVICES leaves. unavailable: no driver or no such GPU;
 /// unsupported: too old.
 Result<std::unique_ptr<Device>> open_device(int index);
 
-/// The emulator (simt/emulator.h), with `bytes` of memory.
-std::unique_ptr<Device> emulated_device(size_t bytes);
+/// The emulator (simt/emulator.h), with `bytes` of memory. It fails, until it is restarted, when somebody
+/// sets `broken`.
+std::unique_ptr<Device> emulated_device(size_t bytes, std::shared_ptr<std::atomic<bool>> broken = nullptr);
 
 /// After a self-test (self_check.h) when `tested`.
 Result<std::unique_ptr<Backend>> make_device_backend(std::unique_ptr<Device> device,

@@ -1,6 +1,8 @@
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <mutex>
+#include <utility>
 
 #include "backend/cuda/device.h"
 #include "backend/cuda/nvml.h"
@@ -23,29 +25,55 @@ std::string bus_of(int index) {
   return bus;
 }
 
-class CudaDevice final : public Device {
+/// A stream and its queue.
+class Lane {
  public:
-  CudaDevice(int index, const cudaDeviceProp& properties, cudaStream_t stream, cudaStream_t loading)
-      : index_(index),
-        name_(properties.name),
-        multiprocessors_(properties.multiProcessorCount),
-        hopper_(properties.major == 9 && properties.minor == 0),
-        nvml_(bus_of(index)),
-        stream_(stream),
-        queue_(stream, properties.major >= 9),
-        loading_(loading, properties.major >= 9) {}
-  ~CudaDevice() override {
-    use();
+  static Result<std::unique_ptr<Lane>> open(bool overlap) {
+    cudaStream_t stream = nullptr;
+    const cudaError_t error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    if (error != cudaSuccess) return device_error(ErrorCode::unavailable, "the GPU cannot be set up", error);
+    return std::make_unique<Lane>(stream, overlap);
+  }
+  Lane(cudaStream_t stream, bool overlap) : stream_(stream), queue_(stream, overlap) {}
+  ~Lane() {
     queue_.run();
     cudaStreamSynchronize(stream_);
     cudaStreamDestroy(stream_);
-    cudaStreamDestroy(loading_.stream());
+  }
+  Lane(const Lane&) = delete;
+  Lane& operator=(const Lane&) = delete;
+  cudaStream_t stream() const { return stream_; }
+  Queue& queue() { return queue_; }
+
+ private:
+  const cudaStream_t stream_;
+  Queue queue_;
+};
+
+class CudaDevice final : public Device {
+ public:
+  CudaDevice(int index, const cudaDeviceProp& properties)
+      : index_(index),
+        name_(properties.name),
+        multiprocessors_(properties.multiProcessorCount),
+        overlap_(properties.major >= 9),
+        hopper_(properties.major == 9 && properties.minor == 0),
+        nvml_(bus_of(index)) {}
+  ~CudaDevice() override { use(); }
+
+  /// Before anything else.
+  Result<> start() {
+    use();
+    QUERN_TRY(steps_, Lane::open(overlap_));
+    QUERN_TRY(loads_, Lane::open(overlap_));
+    return {};
   }
 
   std::string name() const override { return name_; }
   int multiprocessors() const override { return multiprocessors_; }
   bool hopper() const override { return hopper_; }
   DeviceMemory memory() const override {
+    if (failed_) return {};
     use();
     size_t free = 0, total = 0;
     if (cudaMemGetInfo(&free, &total) != cudaSuccess) return {};
@@ -79,52 +107,74 @@ class CudaDevice final : public Device {
 
   Result<> load(void* to, const void* host, size_t bytes) override {
     return loading("copying weights", [&] {
-      return cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, loading_.stream());
+      return cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, loads_->stream());
     });
   }
   Result<> load_back(void* host, const void* from, size_t bytes) override {
     return loading("copying back", [&] {
-      return cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, loading_.stream());
+      return cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, loads_->stream());
     });
   }
   Result<> beside(const std::function<void(Stream)>& launches) override {
     return loading("a kernel beside the steps", [&] {
-      launches(&loading_);
-      return loading_.take_error();
+      launches(&loads_->queue());
+      return loads_->queue().take_error();
     });
   }
 
   Stream stream() override {
     use();
-    return &queue_;
+    return &steps_->queue();
   }
-  void collect() override { queue_.collect(); }
+  void collect() override { steps_->queue().collect(); }
   void copy_in(void* to, const void* host, size_t bytes) override {
     use();
-    note(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, stream_));
+    note(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, steps_->stream()));
   }
   void copy(void* to, const void* from, size_t bytes) override {
     use();
-    queue_.run();
-    note(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_));
+    steps_->queue().run();
+    note(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, steps_->stream()));
   }
   void read_rows(void* host, const void* from, size_t bytes, size_t stride, size_t rows) override {
     use();
-    queue_.run();
-    note(cudaMemcpy2DAsync(host, bytes, from, stride, bytes, rows, cudaMemcpyDeviceToHost, stream_));
+    steps_->queue().run();
+    note(cudaMemcpy2DAsync(host, bytes, from, stride, bytes, rows, cudaMemcpyDeviceToHost, steps_->stream()));
   }
   void write_rows(void* to, const void* host, size_t bytes, size_t stride, size_t rows) override {
     use();
-    queue_.run();
-    note(cudaMemcpy2DAsync(to, stride, host, bytes, bytes, rows, cudaMemcpyHostToDevice, stream_));
+    steps_->queue().run();
+    note(cudaMemcpy2DAsync(to, stride, host, bytes, bytes, rows, cudaMemcpyHostToDevice, steps_->stream()));
   }
   Result<> wait() override {
+    if (steps_ == nullptr) return fail(ErrorCode::unavailable, "cuda: the GPU failed");
     use();
-    queue_.run();
-    note(cudaStreamSynchronize(stream_));
-    note(queue_.take_error());
-    note(cudaGetLastError());  // launches that the driver refused
-    if (error_ != cudaSuccess) return device_error(ErrorCode::internal, "the GPU failed", error_);
+    steps_->queue().run();
+    note(cudaStreamSynchronize(steps_->stream()));
+    note(steps_->queue().take_error());
+    note(cudaGetLastError());
+    const cudaError_t error = std::exchange(error_, cudaSuccess);
+    if (error == cudaSuccess) return {};
+    return device_error(ErrorCode::internal, still_answers() ? "the GPU refused a step" : "the GPU failed",
+                        error);
+  }
+
+  bool failed() const override { return failed_; }
+  Result<> restart() override {
+    use();
+    const std::lock_guard lock(loading_mutex_);
+    steps_.reset();
+    loads_.reset();
+    error_ = cudaSuccess;
+    cudaError_t error = cudaDeviceReset();
+    cudaGetLastError();
+    if (error == cudaSuccess) error = cudaSetDevice(index_);
+    if (error == cudaSuccess) error = cudaFree(nullptr);  // makes a context
+    if (error != cudaSuccess)
+      return device_error(ErrorCode::unavailable,
+                          "the GPU failed and does not come back: start this program again", error);
+    QUERN_TRY_VOID(start());
+    failed_ = false;
     return {};
   }
 
@@ -133,10 +183,20 @@ class CudaDevice final : public Device {
   Result<> loading(std::string_view what, const Start& start) {
     use();
     const std::lock_guard lock(loading_mutex_);
+    if (loads_ == nullptr) return fail(ErrorCode::unavailable, "cuda: the GPU failed");
     cudaError_t error = start();
-    if (error == cudaSuccess) error = cudaStreamSynchronize(loading_.stream());
-    if (error != cudaSuccess) return device_error(ErrorCode::internal, what, error);
-    return {};
+    if (error == cudaSuccess) error = cudaStreamSynchronize(loads_->stream());
+    if (error == cudaSuccess) return {};
+    still_answers();
+    return device_error(ErrorCode::internal, what, error);
+  }
+  /// After an error. Some are a refusal of what was asked; after others (an address that is not there, a
+  /// kernel that trapped) every call gives the same error again.
+  bool still_answers() {
+    cudaGetLastError();
+    if (cudaDeviceSynchronize() != cudaSuccess) failed_ = true;
+    cudaGetLastError();
+    return !failed_;
   }
   /// A thread has to say which GPU it means.
   void use() const { cudaSetDevice(index_); }
@@ -147,13 +207,13 @@ class CudaDevice final : public Device {
   const int index_;
   const std::string name_;
   const int multiprocessors_;
-  const bool hopper_;
+  const bool overlap_, hopper_;
   const Nvml nvml_;
-  const cudaStream_t stream_;
-  Queue queue_;
+  std::unique_ptr<Lane> steps_;
   std::mutex loading_mutex_;
-  Queue loading_;
+  std::unique_ptr<Lane> loads_;
   cudaError_t error_ = cudaSuccess;
+  std::atomic<bool> failed_ = false;
 };
 
 }  // namespace
@@ -177,12 +237,9 @@ Result<std::unique_ptr<Device>> open_device(int index) {
   if (properties.major * 10 + properties.minor < kOldest)
     return fail(ErrorCode::unsupported, "cuda: {} has compute capability {}.{}, 8.0 or newer is needed",
                 properties.name, properties.major, properties.minor);
-  error = cudaSetDevice(index);
-  cudaStream_t stream = nullptr, loading = nullptr;
-  if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
-  if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&loading, cudaStreamNonBlocking);
-  if (error != cudaSuccess) return device_error(ErrorCode::unavailable, "the GPU cannot be set up", error);
-  return std::make_unique<CudaDevice>(index, properties, stream, loading);
+  auto device = std::make_unique<CudaDevice>(index, properties);
+  QUERN_TRY_VOID(device->start());
+  return device;
 }
 
 }  // namespace quern::cuda

@@ -1,6 +1,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <mutex>
+#include <utility>
 
 #include "backend/cuda/device.h"
 
@@ -9,7 +11,8 @@ namespace {
 
 class EmulatedDevice final : public Device {
  public:
-  explicit EmulatedDevice(size_t bytes) : total_(bytes) {}
+  EmulatedDevice(size_t bytes, std::shared_ptr<std::atomic<bool>> broken)
+      : total_(bytes), broken_(std::move(broken)) {}
   ~EmulatedDevice() override {
     for (const auto& [memory, size] : sizes_) std::free(memory);
   }
@@ -18,9 +21,13 @@ class EmulatedDevice final : public Device {
   bool hopper() const override { return false; }
   int multiprocessors() const override { return 4; }
   std::optional<double> utilization() const override { return std::nullopt; }
-  DeviceMemory memory() const override { return {total_, total_ - used_}; }
+  DeviceMemory memory() const override {
+    const std::lock_guard lock(mutex_);
+    return {total_, total_ - used_};
+  }
 
   void* alloc(size_t bytes) override {
+    const std::lock_guard lock(mutex_);
     if (bytes > total_ - used_) return nullptr;
     void* memory = std::aligned_alloc(256, (bytes + 256) / 256 * 256);
     if (memory == nullptr) return nullptr;
@@ -30,6 +37,7 @@ class EmulatedDevice final : public Device {
     return memory;
   }
   void free(void* memory) override {
+    const std::lock_guard lock(mutex_);
     const auto found = sizes_.find(memory);
     if (found == sizes_.end()) return;
     used_ -= found->second;
@@ -64,16 +72,30 @@ class EmulatedDevice final : public Device {
       std::memcpy(static_cast<std::byte*>(to) + r * stride, static_cast<const std::byte*>(host) + r * bytes,
                   bytes);
   }
-  Result<> wait() override { return {}; }
+  Result<> wait() override {
+    if (failed()) return fail(ErrorCode::internal, "cuda: the emulated GPU failed");
+    return {};
+  }
+  bool failed() const override { return broken_ != nullptr && *broken_; }
+  Result<> restart() override {
+    const std::lock_guard lock(mutex_);
+    if (used_ > 0) return fail(ErrorCode::internal, "cuda: {} bytes are still in use", used_);
+    if (broken_ != nullptr) *broken_ = false;
+    return {};
+  }
 
  private:
   const size_t total_;
+  const std::shared_ptr<std::atomic<bool>> broken_;
+  mutable std::mutex mutex_;
   size_t used_ = 0;
   std::map<void*, size_t> sizes_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> emulated_device(size_t bytes) { return std::make_unique<EmulatedDevice>(bytes); }
+std::unique_ptr<Device> emulated_device(size_t bytes, std::shared_ptr<std::atomic<bool>> broken) {
+  return std::make_unique<EmulatedDevice>(bytes, std::move(broken));
+}
 
 }  // namespace quern::cuda

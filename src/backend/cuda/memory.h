@@ -63,6 +63,7 @@ class Workspace {
     }
     return memory_.as<T>();
   }
+  void drop() { memory_ = {}; }
 
  private:
   std::shared_ptr<Device> device_;
@@ -74,9 +75,7 @@ class Workspace {
 class Uploads {
  public:
   explicit Uploads(std::shared_ptr<Device> device) : device_(std::move(device)) {}
-  ~Uploads() {
-    for (Piece& piece : pieces_) device_->free_host(piece.host);
-  }
+  ~Uploads() { drop(); }
   Uploads(const Uploads&) = delete;
   Uploads& operator=(const Uploads&) = delete;
 
@@ -95,6 +94,11 @@ class Uploads {
     sent_ = used_;
   }
   void reset() { current_ = used_ = sent_ = 0; }
+  void drop() {
+    for (Piece& piece : pieces_) device_->free_host(piece.host);
+    pieces_.clear();
+    reset();
+  }
 
  private:
   static constexpr size_t kPiece = 1 << 20, kAlign = 256;
