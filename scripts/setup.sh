@@ -10,6 +10,7 @@ BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libssl-dev libcurl4-openssl-dev
   zlib1g-dev ca-certificates)
 TEST_PACKAGES=(libgtest-dev googletest libbenchmark-dev ccache nodejs openssl curl valgrind
   qemu-user-static g++-aarch64-linux-gnu clang-19 libclang-rt-19-dev clang-tidy-19)
+EMULATOR_PACKAGES=(bochs bochsbios vgabios isolinux syslinux-common xorriso busybox-static cpio)
 
 installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
 
