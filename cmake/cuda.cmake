@@ -98,6 +98,22 @@ function(quern_cuda_plugin)
   endif()
 endfunction()
 
+# What the program and its plug-in must have in common, as a name: the headers whose types and inline functions are on
+# both sides, the compiler, and whether there are checks. Not a definition for all, as in modules.cmake.
+function(quern_name_cuda_build)
+  file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/core/*.h ${CMAKE_SOURCE_DIR}/src/quant/*.h
+                                      ${CMAKE_SOURCE_DIR}/src/backend/*.h)
+  set_property(DIRECTORY ${CMAKE_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${headers})
+  set(all "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION} ${QUERN_CHECKS}")
+  foreach(header IN LISTS headers)
+    file(SHA256 ${header} hash)
+    string(APPEND all " ${hash}")
+  endforeach()
+  string(SHA256 name "${all}")
+  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/backend/cuda_build.h
+       CONTENT "#pragma once\n#define QUERN_CUDA_BUILD \"${name}\"\n")
+endfunction()
+
 # Fibers and sanitizers do not go together.
 function(quern_cuda_emulated)
   set(emulated "")
@@ -122,6 +138,7 @@ function(quern_cuda_emulated)
   set_tests_properties(cuda PROPERTIES TIMEOUT 900)
 endfunction()
 
+quern_name_cuda_build()
 quern_find_cuda()
 if(QUERN_NVCC)
   quern_cuda_plugin()

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <system_error>
 
+#include "backend/cuda_build.h"
+
 namespace quern {
 namespace {
 

@@ -6,9 +6,6 @@
 
 #include "backend/backend.h"
 
-/// Names of the build that both sides must share.
-#define QUERN_CUDA_BUILD "quern " __VERSION__
-
 namespace quern {
 
 /// GPU `index`, counted as CUDA_VISIBLE_DEVICES leaves them. unsupported: the plug-in is not there, or is of

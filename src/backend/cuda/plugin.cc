@@ -1,5 +1,6 @@
 // What the program finds in libquern_cuda.so (backend/cuda_plugin.h).
 #include "backend/cuda/device.h"
+#include "backend/cuda_build.h"
 #include "backend/cuda_plugin.h"
 
 namespace quern::cuda {
