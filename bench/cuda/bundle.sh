@@ -17,5 +17,5 @@ done
 # All but the C library's own parts, which must be the other machine's.
 ldd "$folder"/quern* "$folder/libquern_cuda.so" | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
   grep -vE '/(libc|libm|libdl|librt|libpthread|libresolv|ld-linux[^/]*)\.so' | xargs -I{} cp -L {} "$folder/lib/"
-cp bench/cuda/device_check.sh bench/cpu_check.sh "$folder/"
+cp bench/cuda/device_check.sh bench/cpu_check.sh bench/parts.sh "$folder/"
 du -sh "$folder"

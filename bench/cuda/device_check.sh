@@ -4,23 +4,13 @@
 # Every part has its own time limit, and one that fails does not end the others.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+source "$here/parts.sh" 2> /dev/null || source "$here/../parts.sh"
 [ -x "$here/quern_cuda_test" ] || here=$here/../../build/cuda/bin
 logs=${1:-${OUT:-/tmp/device_check}}
 mkdir -p "$logs"
 # The bundled libraries, and cuBLAS where pip has put it.
 cublas=$(python3 -c 'import nvidia, os; print(os.pathsep.join(os.path.join(p, d, "lib") for p in nvidia.__path__ for d in os.listdir(p) if os.path.isdir(os.path.join(p, d, "lib"))))' 2>/dev/null)
 export LD_LIBRARY_PATH="$here/lib:${cublas:-}:/usr/local/cuda/lib64:${LD_LIBRARY_PATH:-}"
-
-# part NAME SECONDS COMMAND…
-part() {
-  local name=$1 limit=$2 began=$SECONDS rc
-  shift 2
-  printf '\n==== %s\n' "$name"
-  timeout "$limit" "$@" > "$logs/$name.log" 2>&1
-  rc=$?
-  grep -vE '^\[ (RUN|     OK) \]|^\[-+\]' "$logs/$name.log" | tail -n "${LINES_SHOWN:-40}"
-  printf -- '---- %s: status %d, %d s\n' "$name" "$rc" $((SECONDS - began))
-}
 
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem --format=csv
 part conformance 150 "$here/quern_cuda_test" --gtest_filter='*/cuda'

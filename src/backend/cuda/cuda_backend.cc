@@ -179,8 +179,11 @@ Result<> CudaBackend::restart() {
   for (Workspace* workspace :
        {&turn_values_, &halves_, &scales_, &partials_, &partial_out_, &partial_stats_, &best_})
     workspace->drop();
+  distrusted_ = true;
   QUERN_TRY_VOID(device_->restart());
-  return tested_ ? self_check(*this) : Result<>{};
+  if (tested_) QUERN_TRY_VOID(self_check(*this));
+  distrusted_ = false;
+  return {};
 }
 
 Result<const int32_t*> CudaBackend::ids(std::span<const int32_t> values) {

@@ -1,6 +1,7 @@
 // The CUDA backend: what each op uploads and launches. The kernels are in kernels/.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -34,7 +35,7 @@ class CudaBackend final : public Backend {
   int64_t prompt_rows() const override { return 2048; }
   void begin_step(const StepInputs& inputs) override;
   Result<> end_step() override;
-  bool failed() const override { return device_->failed(); }
+  bool failed() const override { return device_->failed() || distrusted_; }
   Result<> restart() override;
 
   void embed(Tensor out, const Weight& table, std::span<const int32_t> ids) override;
@@ -145,6 +146,7 @@ class CudaBackend final : public Backend {
   const std::shared_ptr<Device> device_;
   const bool invariant_;  // GpuOptions::batch_invariant
   const bool tested_;
+  std::atomic<bool> distrusted_ = false;  // from a restart on, until it has passed the self-test
   InputOrders orders_;
   Uploads uploads_;
   Result<> failure_;  // the first since end_step
