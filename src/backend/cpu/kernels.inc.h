@@ -34,39 +34,21 @@ uint64_t read_all(const std::byte* data, int64_t bytes, bool ahead) {
   return ahead ? read_with<8192>(data, bytes) : read_with<0>(data, bytes);
 }
 
-/// Code vectors in registers.
-struct HeldCodes {
-  const B* code;
-  template <int J>
-  QUERN_INLINE B at(int) const {
-    return code[J];
-  }
-};
-
-/// The widest panel's sums of eight code vectors, all from registers or L1.
+/// Products from registers alone: what the multipliers do at most.
 int64_t int8_rounds(int64_t rounds) {
-  constexpr int kCols = V::kMaxPanel, kSides = V::sides(kCols);
-  alignas(64) uint8_t bytes[64];
-  int8_t x[kCols * kUnit];
+  uint8_t bytes[64];
   for (int i = 0; i < 64; ++i) bytes[i] = static_cast<uint8_t>(i & 15);
-  for (int i = 0; i < kCols * kUnit; ++i) x[i] = static_cast<int8_t>(i % 127);
-  B code[8];
-  for (B& c : code) c = V::load_bytes(bytes);
-  const int32_t one = 1;
-  typename V::I acc[kSides][kCols];
-  for (auto& side : acc)
-    for (auto& a : side) a = V::broadcast(&one);
-  for (int64_t r = 0; r < rounds; ++r) {
-    asm volatile("" : : "r"(x) : "memory");  // or the compiler would multiply once
-    V::template dot<8, 15>(acc, HeldCodes{code}, x);
-  }
+  asm volatile("" : : "r"(bytes) : "memory");
+  B code = V::load_bytes(bytes), x = code;
+  typename V::I sums[V::kChains];
+  for (auto& sum : sums) sum = V::broadcast(1);
+  for (int64_t r = 0; r < rounds; ++r) V::burst(sums, code, x);
   float lanes[kLanes];
-  for (auto& side : acc)
-    for (auto& a : side) {
-      V::store(lanes, V::from_int(a));
-      asm volatile("" : : "r"(lanes) : "memory");
-    }
-  return 2LL * 8 * 4 * kSides * kCols * kLanes;
+  for (auto& sum : sums) {
+    V::store(lanes, V::from_int(sum));
+    asm volatile("" : : "r"(lanes) : "memory");
+  }
+  return 2LL * 8 * 4 * V::kChains * kLanes;
 }
 
 constexpr Kernels make_table(std::string_view name) {

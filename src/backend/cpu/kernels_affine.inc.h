@@ -184,6 +184,8 @@ void dot_super(const uint8_t* codes, const SuperScales& scales, int units, const
                float* acc) {
   constexpr int kVectors = 8 / kGroups;
   constexpr int kSides = V::sides(C);  // parts of the rows that go side by side and share the activations
+  // With minimums the codes' own zero is 0 (packed.h), so that only a bias of their bytes starts the sum.
+  constexpr bool kStart = !kMin || (Source::kTop == 255 && V::kBias8 != 0);
   for (int part = 0; part < kParts; part += kSides) {
     const int lane = part * kLanes;
     const uint8_t* unit = codes + part * kPartBytes;
@@ -201,7 +203,8 @@ void dot_super(const uint8_t* codes, const SuperScales& scales, int units, const
         constexpr int g = group;
         typename V::I sums[kSides][C];
         QUERN_UNROLL for (int c = 0; c < C; ++c) {
-          QUERN_UNROLL for (int s = 0; s < kSides; ++s) sums[s][c] = V::broadcast(start + g * C + c);
+          QUERN_UNROLL for (int s = 0; s < kSides; ++s) sums[s][c] =
+              V::broadcast(kStart ? start[g * C + c] : 0);
         }
         V::template dot<kVectors, Source::kTop>(sums, CodeVectors<Source, g * kVectors>{unit}, x + g * 16);
         QUERN_UNROLL for (int s = 0; s < kSides; ++s) {

@@ -105,7 +105,7 @@ std::optional<PackedLayout> packed_layout(const QuantInfo& info, int64_t cols) {
   if (info.family != Family::affine || info.block % kUnit != 0 || kSuper % info.block != 0)
     return std::nullopt;
   if (a.bits < 1 || a.bits > 8 || (a.group != 16 && a.group % kUnit != 0)) return std::nullopt;
-  if (a.has_scales && a.group > kUnit) return std::nullopt;
+  if ((a.has_scales && a.group > kUnit) || (a.has_min && a.zero != 0)) return std::nullopt;
   PackedLayout layout;
   layout.bits = a.bits == 1 ? 2 : a.bits == 7 ? 8 : a.bits;
   layout.groups = a.group == 16 ? 2 : 1;

@@ -45,7 +45,7 @@ constexpr int kMostHeaderBytes = 2 * kSuperUnits * kTileRows * (4 + 2);  // d in
 struct PackedLayout {
   int bits = 0;    // 2, 3, 4, 5, 6 or 8
   int groups = 1;  // per unit: 1 or 2
-  int zero = 0;
+  int zero = 0;    // 0 where there are minimums
   bool has_min = false;
   bool has_zeros = false;  // has_min, and the minimums are d · zero: a byte where dmin would be
   bool has_scales = false;

@@ -47,7 +47,7 @@ struct V {
         _mm256_add_epi32(_mm256_castps_si256(y), _mm256_slli_epi32(_mm256_castps_si256(magic), 23)));
   }
   static QUERN_INLINE F from_int(I x) { return _mm256_cvtepi32_ps(x); }
-  static QUERN_INLINE I broadcast(const int32_t* p) { return _mm256_set1_epi32(*p); }
+  static QUERN_INLINE I broadcast(int32_t x) { return _mm256_set1_epi32(x); }
   static QUERN_INLINE void store_rounded_i8(int8_t* p, F x) {
     const __m256i wide = _mm256_cvtps_epi32(x);
     const __m128i half = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
@@ -147,6 +147,19 @@ struct V {
         }
       });
     });
+  }
+  static constexpr int kChains = 8;
+  static QUERN_INLINE void burst(I (&sums)[kChains], B& code, B& x) {
+    I pairs[kChains];
+    for (I& pair : pairs) pair = _mm256_setzero_si256();
+    QUERN_UNROLL for (int j = 0; j < 8; ++j) {
+      QUERN_UNROLL for (I& pair : pairs) {
+        asm volatile("" : "+x"(code), "+x"(x));
+        pair = in_order(_mm256_add_epi16(pair, products<15>(code, x)));
+      }
+    }
+    for (int c = 0; c < kChains; ++c) sums[c] =
+        _mm256_add_epi32(sums[c], _mm256_madd_epi16(pairs[c], _mm256_set1_epi16(1)));
   }
 
  private:

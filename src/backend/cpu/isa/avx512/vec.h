@@ -47,7 +47,7 @@ struct V {
         _mm512_add_epi32(_mm512_castps_si512(y), _mm512_slli_epi32(_mm512_castps_si512(magic), 23)));
   }
   static QUERN_INLINE F from_int(I x) { return _mm512_cvtepi32_ps(x); }
-  static QUERN_INLINE I broadcast(const int32_t* p) { return _mm512_set1_epi32(*p); }
+  static QUERN_INLINE I broadcast(int32_t x) { return _mm512_set1_epi32(x); }
   static QUERN_INLINE void store_rounded_i8(int8_t* p, F x) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
   }
@@ -110,6 +110,15 @@ struct V {
       QUERN_UNROLL for (int c = 0; c < kCols; ++c) acc[0][c] =
           _mm512_dpbusd_epi32(acc[0][c], four, broadcast_four(x + c * kUnit + 4 * j));
     });
+  }
+  static constexpr int kChains = 16;
+  static QUERN_INLINE void burst(I (&sums)[kChains], B& code, B& x) {
+    QUERN_UNROLL for (int j = 0; j < 8; ++j) {
+      QUERN_UNROLL for (I& sum : sums) {
+        asm volatile("" : "+v"(code), "+v"(x));
+        sum = _mm512_dpbusd_epi32(sum, code, x);
+      }
+    }
   }
 
  private:

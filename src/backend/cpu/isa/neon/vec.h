@@ -52,7 +52,7 @@ struct V {
         vaddq_u32(vreinterpretq_u32_f32(y), vshlq_n_u32(vreinterpretq_u32_f32(magic), 23)));
   }
   static QUERN_INLINE F from_int(I x) { return vcvtq_f32_s32(x); }
-  static QUERN_INLINE I broadcast(const int32_t* p) { return vdupq_n_s32(*p); }
+  static QUERN_INLINE I broadcast(int32_t x) { return vdupq_n_s32(x); }
   static QUERN_INLINE void store_rounded_i8(int8_t* p, F x) {
     const int16x4_t half = vqmovn_s32(vcvtnq_s32_f32(x));
     const int8x8_t bytes = vqmovn_s16(vcombine_s16(half, half));
@@ -118,6 +118,15 @@ struct V {
             [&](auto i) QUERN_INLINE_LAMBDA { acc[s][c] = add_products<i>(acc[s][c], k[s][i], v); });
       }
     });
+  }
+  static constexpr int kChains = 16;
+  static QUERN_INLINE void burst(I (&sums)[kChains], B& code, B& x) {
+    QUERN_UNROLL for (int j = 0; j < 8; ++j) {
+      QUERN_UNROLL for (I& sum : sums) {
+        asm volatile("" : "+w"(code), "+w"(x));
+        sum = add_products<0>(sum, vreinterpretq_s8_u8(code), vreinterpretq_s8_u8(x));
+      }
+    }
   }
 
  private:

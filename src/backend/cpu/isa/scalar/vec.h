@@ -38,7 +38,7 @@ struct V {
     return std::bit_cast<float>(std::bit_cast<uint32_t>(y) + (std::bit_cast<uint32_t>(magic) << 23));
   }
   static QUERN_INLINE F from_int(I x) { return static_cast<float>(x); }
-  static QUERN_INLINE I broadcast(const int32_t* p) { return *p; }
+  static QUERN_INLINE I broadcast(int32_t x) { return x; }
   /// Rounds to nearest even (|x| < 2^22) and stores the low bytes.
   static QUERN_INLINE void store_rounded_i8(int8_t* p, F x) {
     *p = static_cast<int8_t>(std::bit_cast<int32_t>(x + 12582912.0f) - 0x4B400000);
@@ -103,6 +103,17 @@ struct V {
           for (int i = 0; i < 4; ++i) acc[s][c] += four.k[i] * x[c * kUnit + 4 * j + i];
       }
     });
+  }
+  /// Chains of sums that keep all multipliers busy, whatever a product's latency.
+  static constexpr int kChains = 4;
+  /// Eight products of `code` by `x` for each of the chains, as `dot` makes them where codes have 4 bits;
+  /// `code` and `x` are made unknown before each, or one product would do for all.
+  static QUERN_INLINE void burst(I (&sums)[kChains], B& code, B& x) {
+    for (int j = 0; j < 8; ++j)
+      for (I& sum : sums) {
+        asm volatile("" : "+m"(code), "+m"(x));
+        for (int i = 0; i < 4; ++i) sum += code.k[i] * static_cast<int8_t>(x.k[i]);
+      }
   }
 
  private:
