@@ -33,7 +33,7 @@ Result<std::unique_ptr<Backend>> choose_backend(std::string_view spec, const Bac
   }
   if (const auto index = cuda_index(spec)) {
     auto cuda = open_cuda(*index, options.gpu);
-    if (!cuda) return fail(cuda.error().code, "LLM_DEVICE: {}: {}", spec, cuda.error().message);
+    if (!cuda) return fail(cuda.error().code, "LLM_DEVICE: {}", cuda.error().message);
     return cuda;
   }
   if (spec == "vulkan")

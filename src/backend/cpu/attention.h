@@ -35,7 +35,9 @@ struct KvLayout {
   int64_t head_bytes() const { return v_scale_offset() + (q8 ? tokens * groups * 4 : 0); }
 };
 
-constexpr int kMaxQueries = 64;  // (row, head) pairs that one task takes through a block together
+constexpr int kMaxQueries = 128;  // (row, head) pairs that one task takes through a block together
+constexpr int kMaxTileQueries = 8;
+constexpr int64_t kSpan = 32;  // tokens of a block that are taken at a time
 
 struct AttentionTask {
   const KvLayout* layout;
@@ -56,9 +58,9 @@ struct AttentionTask {
   float* scratch;  // attention_scratch(layout) floats, aligned to 64
 };
 
-/// Queries, accumulators, scores and three statistics per query.
+/// Queries and accumulators, a tile's scores, a span's keys and values; per query a maximum and 16 sums.
 inline int64_t attention_scratch(const KvLayout& layout) {
-  return kMaxQueries * (2 * layout.dim + layout.tokens + 16);
+  return kMaxQueries * (2 * layout.dim + 17) + kSpan * (kMaxTileQueries + 2 * layout.dim);
 }
 
 }  // namespace quern::cpu

@@ -65,35 +65,37 @@ void matmul(benchmark::State& state, const QuantInfo* info, int64_t rows, int64_
   state.SetItemsProcessed(state.iterations() * 2 * rows * cols * columns);
 }
 
-/// One KV head with a group of 8, one new token, over `state.range(0)` tokens.
-void attention(benchmark::State& state, const Kernels* kernels, KvType type) {
-  const KvShape shape{1, 64, 32, type};
-  const KvLayout layout(shape);
+/// One KV head with a group of 8, `rows` new tokens behind `state.range(0)`. items_per_second counts a
+/// product and its sum as two operations.
+void attention(benchmark::State& state, const Kernels* kernels, KvType type, int rows) {
+  constexpr int64_t kDim = 64, kHeads = 8, kBlock = 32;
+  const KvLayout layout(KvShape{1, kDim, kBlock, type});
   const int64_t tokens = state.range(0);
-  std::vector<std::byte> cache(static_cast<size_t>(layout.head_bytes() * (tokens / 32 + 1)));
+  std::vector<std::byte> cache(static_cast<size_t>(layout.head_bytes() * (tokens / kBlock + 1)));
   std::vector<int32_t> blocks;
-  for (int32_t b = 0; b <= tokens / 32; ++b) blocks.push_back(b);
-  const TestTensor q = TestTensor::random(1, 8 * 64, 1);
-  TestTensor out(1, 8 * 64);
+  for (int32_t b = 0; b <= tokens / kBlock; ++b) blocks.push_back(b);
+  const TestTensor q = TestTensor::random(rows, kHeads * kDim, 1);
+  TestTensor out(rows, kHeads * kDim);
   std::vector<float> scratch(static_cast<size_t>(attention_scratch(layout)));
-  AttentionTask task{&layout,
-                     32,
-                     64,
-                     cache.data(),
-                     layout.head_bytes(),
-                     blocks.data(),
-                     q.view.data,
-                     out.view.data,
-                     512,
-                     512,
-                     1,
-                     8,
-                     tokens - 1,
-                     0,
-                     0.125f,
-                     scratch.data()};
+  const AttentionTask task{.layout = &layout,
+                           .block_size = kBlock,
+                           .head_dim = kDim,
+                           .head = cache.data(),
+                           .block_bytes = layout.head_bytes(),
+                           .blocks = blocks.data(),
+                           .q = q.view.data,
+                           .out = out.view.data,
+                           .q_stride = kHeads * kDim,
+                           .out_stride = kHeads * kDim,
+                           .rows = rows,
+                           .heads = kHeads,
+                           .start = tokens - rows,
+                           .window = 0,
+                           .scale = 0.125f,
+                           .scratch = scratch.data()};
   for (auto _ : state) kernels->attention(task);
-  state.SetBytesProcessed(state.iterations() * layout.head_bytes() * tokens / 32);
+  state.SetBytesProcessed(state.iterations() * layout.head_bytes() * tokens / kBlock);
+  state.SetItemsProcessed(state.iterations() * 2 * 2 * rows * kHeads * kDim * tokens);
 }
 
 void norm(benchmark::State& state, const Kernels* kernels) {
@@ -156,11 +158,12 @@ void pack(benchmark::State& state, const Kernels* kernels, const QuantInfo* info
         benchmark::RegisterBenchmark(fmt::format("pack/{}/{}", isa, info->name).c_str(), pack, k, info);
     }
     for (const KvType type : {KvType::f16, KvType::q8_0})
-      benchmark::RegisterBenchmark(
-          fmt::format("attention/{}/{}", isa, type == KvType::f16 ? "f16" : "q8_0").c_str(), attention, k,
-          type)
-          ->Arg(512)
-          ->Arg(4096);
+      for (const int rows : {1, 8, 16})
+        benchmark::RegisterBenchmark(
+            fmt::format("attention/{}/{}/{}", isa, type == KvType::f16 ? "f16" : "q8_0", rows).c_str(),
+            attention, k, type, rows)
+            ->Arg(512)
+            ->Arg(4096);
     benchmark::RegisterBenchmark(("rms_norm/" + isa).c_str(), norm, k);
     benchmark::RegisterBenchmark(("silu_mul/" + isa).c_str(), silu, k);
     benchmark::RegisterBenchmark(("quantize_row/" + isa).c_str(), quantize, k);

@@ -1,174 +1,303 @@
-// Attention over a paged cache (attention.h), block by block with an online softmax. Every query keeps its
-// own maximum, sum and accumulator and takes the blocks in order, so that what else is in the batch, or how a
-// prompt was cut into chunks, does not change its result.
+// Attention over a paged cache (attention.h), span by span of up to 32 tokens, with an online softmax. Every
+// query keeps its own maximum, sum and accumulator and takes the spans in order, so that what else is in the
+// batch, or how a prompt was cut into chunks, does not change its result.
+//
+// A tile of queries goes through a span together: its scores by registers of tokens, its sums of values by
+// registers of dimensions, each number of the query's broadcast from memory. Where a task has more than a few
+// tiles, the span becomes f32 once for all of them.
 
-struct AttentionState {
-  float* q;      // [kMaxQueries][dim], scaled
-  float* acc;    // [kMaxQueries][dim]
-  float* score;  // [8][tokens]
-  float* top;    // [kMaxQueries]
-  float* sum;    // [kMaxQueries]
-  float shrink[8];
+/// A tile's queries by registers of the other side: the sums of both stay in registers.
+constexpr int kTileQueries = V::kAttentionQueries;
+
+/// Keys and values of a span as the cache holds them, as f32.
+template <bool kQ8>
+struct CachedSpan {
+  const KvLayout& layout;
+  const std::byte* head;  // the KV head in this block
+  int64_t first;          // the span's first token in the block
+
+  /// Dimension d of tokens [t, t + kLanes).
+  QUERN_INLINE F key(int64_t d, int64_t t) const {
+    if constexpr (kQ8) {
+      const auto* code = reinterpret_cast<const int8_t*>(head) + d * layout.tokens + first + t;
+      const auto* scale = reinterpret_cast<const float*>(head + layout.k_scale_offset());
+      return V::mul(V::load_i8(code), V::load(scale + d / 32 * layout.tokens + first + t));
+    } else {
+      return V::load_f16(reinterpret_cast<const uint16_t*>(head) + d * layout.tokens + first + t);
+    }
+  }
+  /// Dimensions [d, d + kLanes) of token t.
+  QUERN_INLINE F value(int64_t t, int64_t d) const {
+    if constexpr (kQ8) {
+      const auto* code =
+          reinterpret_cast<const int8_t*>(head + layout.v_offset()) + (first + t) * layout.dim + d;
+      const auto* scale = reinterpret_cast<const float*>(head + layout.v_scale_offset());
+      return V::mul(V::load_i8(code), V::set1(scale[(first + t) * layout.groups + d / 32]));
+    } else {
+      return V::load_f16(reinterpret_cast<const uint16_t*>(head + layout.v_offset()) +
+                         (first + t) * layout.dim + d);
+    }
+  }
 };
 
-/// Scores of W queries against lanes [t, t + kLanes) of a block.
-template <int W, bool kQ8>
-QUERN_INLINE void score_lanes(const AttentionTask& task, const std::byte* head, const float* q, int64_t t,
-                              float* score) {
-  const KvLayout& layout = *task.layout;
-  F s[W];
-  QUERN_UNROLL for (int w = 0; w < W; ++w) s[w] = V::zero();
-  if constexpr (kQ8) {
-    const int8_t* k = reinterpret_cast<const int8_t*>(head) + t;
-    const float* scale = reinterpret_cast<const float*>(head + layout.k_scale_offset()) + t;
-    for (int64_t d0 = 0; d0 < task.head_dim; d0 += 32, scale += layout.tokens) {
-      F part[W];
-      QUERN_UNROLL for (int w = 0; w < W; ++w) part[w] = V::zero();
-      const int64_t end = std::min(task.head_dim, d0 + 32);
-      for (int64_t d = d0; d < end; ++d) {
-        const F key = V::load_i8(k + d * layout.tokens);
-        QUERN_UNROLL for (int w = 0; w < W; ++w) part[w] =
-            V::fma(V::set1(q[w * layout.dim + d]), key, part[w]);
-      }
-      const F factor = V::load(scale);
-      QUERN_UNROLL for (int w = 0; w < W; ++w) s[w] = V::fma(factor, part[w], s[w]);
-    }
-  } else {
-    const uint16_t* k = reinterpret_cast<const uint16_t*>(head) + t;
-    for (int64_t d = 0; d < task.head_dim; ++d) {
-      const F key = V::load_f16(k + d * layout.tokens);
-      QUERN_UNROLL for (int w = 0; w < W; ++w) s[w] = V::fma(V::set1(q[w * layout.dim + d]), key, s[w]);
-    }
+/// The same numbers, made before.
+struct ExpandedSpan {
+  const float* keys;    // [dim][kSpan]
+  const float* values;  // [kSpan][dim]
+  int64_t dim;
+  QUERN_INLINE F key(int64_t d, int64_t t) const { return V::load(keys + d * kSpan + t); }
+  QUERN_INLINE F value(int64_t t, int64_t d) const { return V::load(values + t * dim + d); }
+};
+
+struct AttentionState {
+  float* q;      // tile by tile, [dim][queries of the tile], scaled
+  float* acc;    // [kMaxQueries][dim]
+  float* score;  // [kTileQueries][kSpan]
+  float* keys;   // ExpandedSpan's
+  float* values;
+  float* top;  // [kMaxQueries]
+  float* sum;  // [kMaxQueries][16], to be added up
+
+  /// The next block is somewhere else in memory: nothing but this says so in time. It is asked for little by
+  /// little: a core has room for a few dozen lines that have not come, and stands still for more.
+  const std::byte* ahead = nullptr;
+  const std::byte* ahead_end = nullptr;
+  int64_t ahead_step = 0;
+  QUERN_INLINE void prefetch_some() {
+    const std::byte* end = std::min(ahead + ahead_step, ahead_end);
+    for (; ahead < end; ahead += 64) __builtin_prefetch(ahead);
   }
-  QUERN_UNROLL for (int w = 0; w < W; ++w) V::store(score + w * layout.tokens + t, s[w]);
+};
+
+/// Registers that go by W queries at once: fewer queries leave room for more, and need them, since a sum
+/// waits for the one before it.
+constexpr int registers_by(int queries) { return queries <= 2 ? 4 : 2; }
+
+/// body(integral_constant N, i): N registers from i on, until `count` lanes are done.
+template <int W, typename Body>
+QUERN_INLINE void for_registers(int64_t count, const Body& body) {
+  int64_t i = 0;
+  if constexpr (registers_by(W) == 4)
+    for (; i + 4 * kLanes <= count; i += 4 * kLanes) body(std::integral_constant<int, 4>{}, i);
+  for (; i + 2 * kLanes <= count; i += 2 * kLanes) body(std::integral_constant<int, 2>{}, i);
+  for (; i < count; i += kLanes) body(std::integral_constant<int, 1>{}, i);
 }
 
-/// Adds p · V for W queries: dimensions [d, d + kLanes), tokens [from, to).
-template <int W, bool kQ8>
-QUERN_INLINE void value_lanes(const AttentionTask& task, const std::byte* head, AttentionState& state,
-                              int first, int64_t d, int64_t from, int64_t to) {
-  const KvLayout& layout = *task.layout;
-  float* acc = state.acc + first * layout.dim + d;
-  const float* p = state.score;
-  F a[W];
-  QUERN_UNROLL for (int w = 0; w < W; ++w) a[w] =
-      V::mul(V::load(acc + w * layout.dim), V::set1(state.shrink[w]));
-  if constexpr (kQ8) {
-    const int8_t* v = reinterpret_cast<const int8_t*>(head + layout.v_offset()) + d;
-    const float* scale = reinterpret_cast<const float*>(head + layout.v_scale_offset()) + d / 32;
-    for (int64_t t = from; t < to; ++t) {
-      const F value = V::mul(V::load_i8(v + t * layout.dim), V::set1(scale[t * layout.groups]));
-      QUERN_UNROLL for (int w = 0; w < W; ++w) a[w] = V::fma(V::set1(p[w * layout.tokens + t]), value, a[w]);
-    }
-  } else {
-    const uint16_t* v = reinterpret_cast<const uint16_t*>(head + layout.v_offset()) + d;
-    for (int64_t t = from; t < to; ++t) {
-      const F value = V::load_f16(v + t * layout.dim);
-      QUERN_UNROLL for (int w = 0; w < W; ++w) a[w] = V::fma(V::set1(p[w * layout.tokens + t]), value, a[w]);
+/// score[w][t, t + N · kLanes) of a tile of W queries.
+template <int W, int N, typename Span>
+QUERN_INLINE void score_lanes(const Span& span, int64_t dims, const float* q, int64_t t, float* score) {
+  F s[W][N];
+  QUERN_UNROLL for (int w = 0; w < W; ++w) { QUERN_UNROLL for (int n = 0; n < N; ++n) s[w][n] = V::zero(); }
+  QUERN_UNROLL_SOME for (int64_t d = 0; d < dims; ++d, q += W) {
+    F key[N];
+    QUERN_UNROLL for (int n = 0; n < N; ++n) key[n] = span.key(d, t + n * kLanes);
+    QUERN_UNROLL for (int w = 0; w < W; ++w) {
+      const F x = V::set1(q[w]);
+      QUERN_UNROLL for (int n = 0; n < N; ++n) s[w][n] = V::fma(x, key[n], s[w][n]);
     }
   }
-  QUERN_UNROLL for (int w = 0; w < W; ++w) V::store(acc + w * layout.dim, a[w]);
+  QUERN_UNROLL for (int w = 0; w < W; ++w) {
+    QUERN_UNROLL for (int n = 0; n < N; ++n) V::store(score + w * kSpan + t + n * kLanes, s[w][n]);
+  }
 }
 
-/// Turns one query's scores into weights: sees tokens [from, to) of the block, of which lanes [0, lanes) are
-/// in use. Returns the factor by which what was gathered so far shrinks.
-float softmax_step(float* score, int64_t lanes, int64_t from, int64_t to, float& top, float& sum) {
-  if (from >= to) {
-    std::memset(score, 0, sizeof(float) * static_cast<size_t>(lanes));
-    return 1.0f;
+/// acc[w][d, d + N · kLanes) = shrink[w] · acc + Σ weight[w][t] · value of tokens [from, to).
+template <int W, int N, typename Span>
+QUERN_INLINE void value_lanes(const Span& span, const float* weight, const float (&shrink)[16], int64_t from,
+                              int64_t to, int64_t dim, int64_t d, float* acc) {
+  F a[W][N];
+  QUERN_UNROLL for (int w = 0; w < W; ++w) {
+    QUERN_UNROLL for (int n = 0; n < N; ++n) a[w][n] =
+        V::mul(V::load(acc + w * dim + d + n * kLanes), V::set1(shrink[w]));
   }
+  QUERN_UNROLL_SOME for (int64_t t = from; t < to; ++t) {
+    F value[N];
+    QUERN_UNROLL for (int n = 0; n < N; ++n) value[n] = span.value(t, d + n * kLanes);
+    QUERN_UNROLL for (int w = 0; w < W; ++w) {
+      const F x = V::set1(weight[w * kSpan + t]);
+      QUERN_UNROLL for (int n = 0; n < N; ++n) a[w][n] = V::fma(x, value[n], a[w][n]);
+    }
+  }
+  QUERN_UNROLL for (int w = 0; w < W; ++w) {
+    QUERN_UNROLL for (int n = 0; n < N; ++n) V::store(acc + w * dim + d + n * kLanes, a[w][n]);
+  }
+}
+
+/// Leaves a query the tokens [from, to) of `lanes`.
+QUERN_INLINE void hide(float* score, int64_t lanes, int64_t from, int64_t to) {
   constexpr float kNever = -std::numeric_limits<float>::infinity();
-  for (int64_t t = 0; t < from; ++t) score[t] = kNever;
-  for (int64_t t = to; t < lanes; ++t) score[t] = kNever;
-  F best[kParts];
-  for (F& b : best) b = V::set1(top);
-  for (int64_t t = 0; t < lanes; t += 16)
-    QUERN_UNROLL for (int p = 0; p < kParts; ++p) best[p] = V::max(best[p], V::load(score + t + p * kLanes));
-  const float next = V::reduce_max(best);
-  F total[kParts];
-  for (F& s : total) s = V::zero();
-  for (int64_t t = 0; t < lanes; t += 16) {
+  for (int64_t t = 0; t < std::min(from, lanes); ++t) score[t] = kNever;
+  for (int64_t t = std::max<int64_t>(to, 0); t < lanes; ++t) score[t] = kNever;
+}
+
+/// N registers of scores into weights; adds them to `total`.
+template <int N>
+QUERN_INLINE void weigh(float* score, F highest, F (&total)[kParts]) {
+  F x[N];
+  QUERN_UNROLL for (int i = 0; i < N; ++i) x[i] = V::sub(V::load(score + i * kLanes), highest);
+  vexp(x);
+  QUERN_UNROLL for (int i = 0; i < N; ++i) {
+    V::store(score + i * kLanes, x[i]);
+    total[i % kParts] = V::add(total[i % kParts], x[i]);
+  }
+}
+
+/// Turns the scores of W queries into weights, relative to the highest score so far, which goes to `top`;
+/// adds them to `sum`. shrink[query]: the factor by which what was gathered so far shrinks.
+template <int W>
+void softmax(float* score, int64_t lanes, float* top, float* sum, float (&shrink)[16]) {
+  // In passes, none of which waits for its own results from query to query.
+  for (int w = 0; w < W; ++w) {
+    F best[kParts];
+    for (F& b : best) b = V::set1(top[w]);
+    for (int64_t t = 0; t < lanes; t += 16) {
+      QUERN_UNROLL for (int p = 0; p < kParts; ++p) best[p] =
+          V::max(best[p], V::load(score + w * kSpan + t + p * kLanes));
+    }
+    const float before = top[w];
+    top[w] = V::reduce_max(best);
+    shrink[w] = before - top[w];
+  }
+  for (int w = 0; w < W; w += kLanes) V::store(shrink + w, vexp(V::load(shrink + w)));
+  for (int w = 0; w < W; ++w) {
+    const F highest = V::set1(top[w]);
+    F total[kParts];
+    for (F& s : total) s = V::zero();
+    if (lanes == kSpan)
+      weigh<kSpan / kLanes>(score + w * kSpan, highest, total);
+    else
+      weigh<kParts>(score + w * kSpan, highest, total);
     QUERN_UNROLL for (int p = 0; p < kParts; ++p) {
-      float* lane = score + t + p * kLanes;
-      const F weight = vexp(V::sub(V::load(lane), V::set1(next)));
-      V::store(lane, weight);
-      total[p] = V::add(total[p], weight);
+      float* lane = sum + 16 * w + p * kLanes;
+      V::store(lane, V::fma(V::load(lane), V::set1(shrink[w]), total[p]));
     }
   }
-  float old[16], now[16];
-  for (int i = 0; i < 16; ++i) old[i] = top - next;
-  for (int p = 0; p < kParts; ++p) V::store(now + p * kLanes, vexp(V::load(old + p * kLanes)));
-  const float shrink = now[0];
-  sum = std::fma(sum, shrink, V::reduce_add(total));
-  top = next;
-  return shrink;
 }
 
-/// Takes queries [first, first + W) through the block that begins at position `base`.
-template <int W, bool kQ8>
-void attend_block(const AttentionTask& task, const std::byte* head, int64_t base, AttentionState& state,
-                  int first) {
-  const KvLayout& layout = *task.layout;
-  const int64_t first_pos = task.start + first / task.heads;
-  const int64_t last_pos = task.start + (first + W - 1) / task.heads;
-  const int64_t to = std::min(task.block_size, last_pos + 1 - base);
-  const int64_t from = task.window > 0 ? std::max<int64_t>(0, first_pos + 1 - task.window - base) : 0;
+/// Takes queries [first, first + W) through the `tokens` tokens from position `base` on.
+template <int W, typename Span>
+void attend(const AttentionTask& task, const Span& span, int64_t base, int64_t tokens, AttentionState& state,
+            int first) {
+  const auto sees_from = [&](int64_t query) {
+    const int64_t position = task.start + query / task.heads;
+    return task.window > 0 ? std::max<int64_t>(0, position + 1 - task.window - base) : 0;
+  };
+  const auto sees_to = [&](int64_t query) {
+    return std::min(tokens, task.start + query / task.heads + 1 - base);
+  };
+  const int64_t from = sees_from(first), to = sees_to(first + W - 1);
   if (from >= to) return;
-  const int64_t lanes = (to + 15) / 16 * 16;
-  for (int64_t t = 0; t < lanes; t += kLanes)
-    score_lanes<W, kQ8>(task, head, state.q + first * layout.dim, t, state.score);
-  for (int w = 0; w < W; ++w) {
-    const int64_t pos = task.start + (first + w) / task.heads;
-    const int64_t sees_from = task.window > 0 ? std::max<int64_t>(0, pos + 1 - task.window - base) : 0;
-    const int64_t sees_to = std::min(task.block_size, pos + 1 - base);
-    state.shrink[w] = softmax_step(state.score + w * layout.tokens, lanes, sees_from, sees_to,
-                                   state.top[first + w], state.sum[first + w]);
-  }
-  for (int64_t d = 0; d < layout.dim; d += kLanes) value_lanes<W, kQ8>(task, head, state, first, d, from, to);
+  const int64_t dim = task.layout->dim, lanes = (to + 15) / 16 * 16;
+  for_registers<W>(lanes, [&](auto n, int64_t t) QUERN_INLINE_LAMBDA {
+    state.prefetch_some();
+    score_lanes<W, n>(span, task.head_dim, state.q + first * dim, t, state.score);
+  });
+  if (sees_from(first + W - 1) > 0 || sees_to(first) < lanes)
+    for (int w = 0; w < W; ++w)
+      hide(state.score + w * kSpan, lanes, sees_from(first + w), sees_to(first + w));
+  alignas(64) float shrink[16] = {};
+  softmax<W>(state.score, lanes, state.top + first, state.sum + 16 * first, shrink);
+  for_registers<W>(dim, [&](auto n, int64_t d) QUERN_INLINE_LAMBDA {
+    state.prefetch_some();
+    value_lanes<W, n>(span, state.score, shrink, from, to, dim, d, state.acc + first * dim);
+  });
 }
 
+/// The queries of a task, as evenly over its tiles as can be.
+struct QueryTiles {
+  int count, narrow, wider;  // tiles; queries of most of them; how many tiles have one more
+  explicit QueryTiles(int queries)
+      : count((queries + kTileQueries - 1) / kTileQueries), narrow(queries / count), wider(queries % count) {}
+  QUERN_INLINE int width(int tile) const { return narrow + (tile < wider ? 1 : 0); }
+};
+
+template <typename Span>
+void attend_all(const AttentionTask& task, const QueryTiles& tiles, const Span& span, int64_t base,
+                int64_t tokens, AttentionState& state) {
+  int first = 0;
+  for (int tile = 0; tile < tiles.count; ++tile) {
+    const int width = tiles.width(tile);
+    for_each<kTileQueries>([&](auto below) QUERN_INLINE_LAMBDA {
+      if (width == below + 1) attend<below + 1>(task, span, base, tokens, state, first);
+    });
+    first += width;
+  }
+}
+
+/// `tokens` tokens of a span as f32.
+template <typename Span>
+QUERN_INLINE void expand_span(const Span& span, const AttentionTask& task, int64_t tokens,
+                              AttentionState& state) {
+  const int64_t dim = task.layout->dim, lanes = (tokens + 15) / 16 * 16;
+  for (int64_t d = 0; d < task.head_dim; ++d)
+    for (int64_t t = 0; t < lanes; t += kLanes) V::store(state.keys + d * kSpan + t, span.key(d, t));
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t d = 0; d < dim; d += kLanes) V::store(state.values + t * dim + d, span.value(t, d));
+}
+
+/// One block, `tokens` of which some query sees, from position `base` on.
 template <bool kQ8>
-void attend_all(const AttentionTask& task, const std::byte* head, int64_t base, AttentionState& state) {
-  const int count = task.rows * task.heads;
-  int i = 0;
-  for (; i + 8 <= count; i += 8) attend_block<8, kQ8>(task, head, base, state, i);
-  for (; i + 4 <= count; i += 4) attend_block<4, kQ8>(task, head, base, state, i);
-  for (; i < count; ++i) attend_block<1, kQ8>(task, head, base, state, i);
+void attend_block(const AttentionTask& task, const QueryTiles& tiles, const std::byte* head, int64_t base,
+                  int64_t tokens, AttentionState& state) {
+  for (int64_t first = 0; first < tokens; first += kSpan) {
+    const int64_t count = std::min(kSpan, tokens - first);
+    const CachedSpan<kQ8> span{*task.layout, head, first};
+    if (tiles.count > 2) {
+      expand_span(span, task, count, state);
+      const ExpandedSpan expanded{state.keys, state.values, task.layout->dim};
+      attend_all(task, tiles, expanded, base + first, count, state);
+    } else {
+      attend_all(task, tiles, span, base + first, count, state);
+    }
+  }
 }
 
 void attention(const AttentionTask& task) {
   const KvLayout& layout = *task.layout;
   const int count = task.rows * task.heads;
+  const QueryTiles tiles(count);
   AttentionState state;
   state.q = task.scratch;
   state.acc = state.q + kMaxQueries * layout.dim;
   state.score = state.acc + kMaxQueries * layout.dim;
-  state.top = state.score + 8 * layout.tokens;
+  state.keys = state.score + kTileQueries * kSpan;
+  state.values = state.keys + layout.dim * kSpan;
+  state.top = state.values + layout.dim * kSpan;
   state.sum = state.top + kMaxQueries;
-  for (int i = 0; i < count; ++i) {
-    const float* q = task.q + i / task.heads * task.q_stride + i % task.heads * task.head_dim;
-    for (int64_t d = 0; d < task.head_dim; ++d) state.q[i * layout.dim + d] = q[d] * task.scale;
-    std::memset(state.acc + i * layout.dim, 0, sizeof(float) * static_cast<size_t>(layout.dim));
-    state.top[i] = -std::numeric_limits<float>::infinity();
-    state.sum[i] = 0;
+  for (int tile = 0, i = 0; tile < tiles.count; ++tile) {
+    const int width = tiles.width(tile);
+    float* panel = state.q + i * layout.dim;
+    for (int w = 0; w < width; ++w, ++i) {
+      const float* q = task.q + i / task.heads * task.q_stride + i % task.heads * task.head_dim;
+      for (int64_t d = 0; d < task.head_dim; ++d) panel[d * width + w] = q[d] * task.scale;
+      std::memset(state.acc + i * layout.dim, 0, sizeof(float) * static_cast<size_t>(layout.dim));
+      // Not −∞: a query that sees nothing yet subtracts it from itself.
+      state.top[i] = std::numeric_limits<float>::lowest();
+      std::memset(state.sum + 16 * i, 0, 16 * sizeof(float));
+    }
   }
+  const int64_t at_once = registers_by(tiles.narrow) * kLanes;
+  const int64_t passes = tiles.count * std::max<int64_t>(1, (layout.tokens + layout.dim) / at_once);
+  state.ahead_step = (layout.head_bytes() / passes + 63) / 64 * 64;
   const int64_t last = task.start + task.rows - 1;
   const int64_t from = task.window > 0 ? std::max<int64_t>(0, task.start + 1 - task.window) : 0;
   for (int64_t b = from / task.block_size; b <= last / task.block_size; ++b) {
     const std::byte* head = task.head + task.blocks[b] * task.block_bytes;
     if (b < last / task.block_size) {
-      // The next block is somewhere else in memory: nothing but this says so in time.
-      const std::byte* next = task.head + task.blocks[b + 1] * task.block_bytes;
-      for (int64_t i = 0; i < layout.head_bytes(); i += 64) __builtin_prefetch(next + i, 0, 2);
+      state.ahead = task.head + task.blocks[b + 1] * task.block_bytes;
+      state.ahead_end = state.ahead + layout.head_bytes();
     }
+    const int64_t base = b * task.block_size, tokens = std::min(task.block_size, last + 1 - base);
     if (layout.q8)
-      attend_all<true>(task, head, b * task.block_size, state);
+      attend_block<true>(task, tiles, head, base, tokens, state);
     else
-      attend_all<false>(task, head, b * task.block_size, state);
+      attend_block<false>(task, tiles, head, base, tokens, state);
   }
   for (int i = 0; i < count; ++i) {
     float* out = task.out + i / task.heads * task.out_stride + i % task.heads * task.head_dim;
-    const float inverse = 1.0f / state.sum[i];
+    F sum[kParts];
+    QUERN_UNROLL for (int p = 0; p < kParts; ++p) sum[p] = V::load(state.sum + 16 * i + p * kLanes);
+    const float inverse = 1.0f / V::reduce_add(sum);
     for (int64_t d = 0; d < task.head_dim; ++d) out[d] = state.acc[i * layout.dim + d] * inverse;
   }
 }

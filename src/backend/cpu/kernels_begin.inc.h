@@ -22,7 +22,9 @@
 #define QUERN_INLINE inline __attribute__((always_inline))
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define QUERN_UNROLL  // with checks at every access, unrolled kernels take minutes to compile
+#define QUERN_UNROLL_SOME
 #else
 #define QUERN_UNROLL _Pragma("GCC unroll 16")
+#define QUERN_UNROLL_SOME _Pragma("GCC unroll 4")  // a loop whose length is not known
 #endif
 #define QUERN_INLINE_LAMBDA __attribute__((always_inline))

@@ -7,22 +7,34 @@ QUERN_INLINE void load_tail(const float* p, int64_t n, float (&out)[16]) {
 
 /// e^x, within 2 ulp; 0 below −87.3, where the result would be subnormal. Range reduction by ln 2 in two
 /// parts, then Cephes' polynomial of degree 5.
-QUERN_INLINE F vexp(F x) {
+///
+/// Of N registers step by step: one alone waits for itself all the way.
+template <int N>
+QUERN_INLINE void vexp(F (&x)[N]) {
   const F low = V::set1(-87.3f);
   const F magic = V::set1(12582912.0f);  // 1.5 · 2^23: adding it rounds to an integer
-  const F clamped = V::min(V::max(x, low), V::set1(88.3f));
-  const F shifted = V::fma(clamped, V::set1(1.44269504088896341f), magic);
-  const F n = V::sub(shifted, magic);
-  F r = V::fnma(n, V::set1(0.693359375f), clamped);
-  r = V::fnma(n, V::set1(-2.12194440e-4f), r);
-  F p = V::set1(1.9875691500e-4f);
-  p = V::fma(p, r, V::set1(1.3981999507e-3f));
-  p = V::fma(p, r, V::set1(8.3334519073e-3f));
-  p = V::fma(p, r, V::set1(4.1665795894e-2f));
-  p = V::fma(p, r, V::set1(1.6666665459e-1f));
-  p = V::fma(p, r, V::set1(5.0000001201e-1f));
-  const F y = V::add(V::fma(p, V::mul(r, r), r), V::set1(1.0f));
-  return V::zero_below(x, low, V::scale_by_bits(y, shifted));
+  F shifted[N], r[N], p[N];
+  QUERN_UNROLL for (int i = 0; i < N; ++i) r[i] = V::min(V::max(x[i], low), V::set1(88.3f));
+  QUERN_UNROLL for (int i = 0; i < N; ++i) shifted[i] = V::fma(r[i], V::set1(1.44269504088896341f), magic);
+  QUERN_UNROLL for (int i = 0; i < N; ++i) {
+    const F n = V::sub(shifted[i], magic);
+    r[i] = V::fnma(n, V::set1(0.693359375f), r[i]);
+    r[i] = V::fnma(n, V::set1(-2.12194440e-4f), r[i]);
+  }
+  QUERN_UNROLL for (int i = 0; i < N; ++i) p[i] = V::set1(1.9875691500e-4f);
+  for (const float c :
+       {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+    QUERN_UNROLL for (int i = 0; i < N; ++i) p[i] = V::fma(p[i], r[i], V::set1(c));
+  QUERN_UNROLL for (int i = 0; i < N; ++i) {
+    const F y = V::add(V::fma(p[i], V::mul(r[i], r[i]), r[i]), V::set1(1.0f));
+    x[i] = V::zero_below(x[i], low, V::scale_by_bits(y, shifted[i]));
+  }
+}
+
+QUERN_INLINE F vexp(F x) {
+  F one[1] = {x};
+  vexp(one);
+  return one[0];
 }
 
 void rms_norm(float* out, const float* x, const float* gain, int64_t n, float eps) {

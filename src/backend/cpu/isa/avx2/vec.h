@@ -6,6 +6,7 @@ struct V {
   static constexpr int kBias8 = 128;  // 8-bit codes are multiplied as signed bytes
   static constexpr int kFloatRows = 2;
   static constexpr int kFloatCols = 2;
+  static constexpr int kAttentionQueries = 6;
   /// How many parts of a tile's rows go side by side through its columns.
   static constexpr int sides(int columns) { return 2; }
 
@@ -158,8 +159,8 @@ struct V {
         pair = in_order(_mm256_add_epi16(pair, products<15>(code, x)));
       }
     }
-    for (int c = 0; c < kChains; ++c) sums[c] =
-        _mm256_add_epi32(sums[c], _mm256_madd_epi16(pairs[c], _mm256_set1_epi16(1)));
+    for (int c = 0; c < kChains; ++c)
+      sums[c] = _mm256_add_epi32(sums[c], _mm256_madd_epi16(pairs[c], _mm256_set1_epi16(1)));
   }
 
  private:

@@ -6,6 +6,7 @@ struct V {
   static constexpr int kBias8 = 0;  // vpdpbusd takes unsigned codes
   static constexpr int kFloatRows = 4;
   static constexpr int kFloatCols = 4;
+  static constexpr int kAttentionQueries = 8;
   /// How many parts of a tile's rows go side by side through its columns.
   static constexpr int sides(int columns) { return 1; }
 

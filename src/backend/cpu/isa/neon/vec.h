@@ -6,6 +6,7 @@ struct V {
   static constexpr int kBias8 = 128;  // all products are of signed bytes
   static constexpr int kFloatRows = 2;
   static constexpr int kFloatCols = 2;
+  static constexpr int kAttentionQueries = 8;
   /// How many parts of a tile's rows go side by side through its columns.
   static constexpr int sides(int columns) { return columns == 1 ? 4 : 1; }
 

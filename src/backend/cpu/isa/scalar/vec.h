@@ -6,6 +6,8 @@ struct V {
   static constexpr int kBias8 = 0;
   static constexpr int kFloatRows = 1;
   static constexpr int kFloatCols = 1;
+  /// Queries that go through the cache together, by two registers of it.
+  static constexpr int kAttentionQueries = 4;
   /// How many parts of a tile's rows go side by side through its columns.
   static constexpr int sides(int columns) { return 1; }
 
