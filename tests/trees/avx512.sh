@@ -57,6 +57,7 @@ label linux
 END
 xorriso -as mkisofs -quiet -o disk.iso -b isolinux/isolinux.bin -c isolinux/boot.cat \
   -no-emul-boot -boot-load-size 4 -boot-info-table disk 2>/dev/null
+# No sound: without a card its mixer ends Bochs.
 cat > bochsrc <<'END'
 megs: 2048
 cpu: model=corei7_icelake_u, count=1, ips=50000000, reset_on_triple_fault=0
@@ -71,6 +72,8 @@ panic: action=report
 error: action=ignore
 info: action=ignore
 display_library: rfb, options="timeout=0"
+speaker: enabled=1, mode=none
+sound: waveoutdrv=dummy, waveout=none, waveindrv=dummy, midioutdrv=dummy
 clock: sync=none
 END
 echo c > continue
