@@ -64,7 +64,7 @@ struct AttentionState {
   const std::byte* ahead_end = nullptr;
   int64_t ahead_step = 0;
   QUERN_INLINE void prefetch_some() {
-    const std::byte* end = std::min(ahead + ahead_step, ahead_end);
+    const std::byte* end = ahead + std::min<int64_t>(ahead_step, ahead_end - ahead);
     for (; ahead < end; ahead += 64) __builtin_prefetch(ahead);
   }
 };
