@@ -46,7 +46,9 @@ void expect_rope(const ModelSpec& spec, const Json& changes, const std::vector<d
     }
   }
   EXPECT_EQ(at, logits.size());
-  EXPECT_LT(worst / scale, 1e-4);
+  // Both hold keys and values as f16: one that lies between two of them may go either way, and moves logits
+  // by some 1e-4.
+  EXPECT_LT(worst / scale, 5e-4);
 }
 
 std::vector<double> plain(int64_t dim = 16, double base = 10000) {
