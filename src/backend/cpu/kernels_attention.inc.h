@@ -8,6 +8,7 @@
 
 /// A tile's queries by registers of the other side: the sums of both stay in registers.
 constexpr int kTileQueries = V::kAttentionQueries;
+static_assert(kTileQueries <= kMaxTileQueries);
 
 /// Keys and values of a span as the cache holds them, as f32.
 template <bool kQ8>
