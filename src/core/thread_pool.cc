@@ -24,13 +24,33 @@ void relax() {
 #endif
 }
 
-// The gate: one bit, whether workers may come in; then how many came; then the number of the job (which may
-// wrap around: a worker that slept through them all only misses jobs, as it may).
+// The gate: one bit, whether workers may come in; then how many came; then the number of the job, from 1 up
+// (which may wrap around: a worker that slept through them all only misses jobs, as it may).
 constexpr uint32_t kOpen = 1, kOne = 2;
 constexpr int kCameBits = 11;
 constexpr uint32_t came(uint32_t gate) { return gate / kOne & ((1u << kCameBits) - 1); }
 constexpr uint32_t job(uint32_t gate) { return gate >> (kCameBits + 1); }
+constexpr uint32_t kLastJob = (1u << (32 - kCameBits - 1)) - 1;
 constexpr int kMostThreads = 1024;
+
+/// The parts of a job that a thread has left to take, in one word: the job's number, begin and end.
+constexpr int kPartBits = 22;
+constexpr int64_t kMostParts = (int64_t{1} << kPartBits) - 1;
+
+struct Range {
+  uint32_t job;
+  int64_t begin, end;
+
+  static Range from(uint64_t word) {
+    return {static_cast<uint32_t>(word >> (2 * kPartBits)),
+            static_cast<int64_t>(word >> kPartBits & kMostParts), static_cast<int64_t>(word & kMostParts)};
+  }
+  uint64_t word() const {
+    return uint64_t{job} << (2 * kPartBits) | static_cast<uint64_t>(begin) << kPartBits |
+           static_cast<uint64_t>(end);
+  }
+  int64_t count() const { return end - begin; }
+};
 
 }  // namespace
 
@@ -38,18 +58,58 @@ struct ThreadPool::State {
   // The job: written while the gate is closed and all who came have left.
   Erased call = nullptr;
   const void* context = nullptr;
-  int64_t parts = 0;
-  alignas(64) std::atomic<int64_t> next{0};  // the first part that nobody has
+  int64_t first = 0, parts = 0;
+  uint32_t number = 0;
+  struct alignas(64) Left {
+    std::atomic<uint64_t> word{0};
+  };
+  std::unique_ptr<Left[]> ranges;  // per thread; one with another job's number is as it was at the start
   alignas(64) std::atomic<uint32_t> gate{0};
   alignas(64) std::atomic<uint32_t> left{0};
   std::atomic<bool> stop{false};
   int threads = 1;
   std::vector<std::jthread> workers;
 
+  Range range_of(int thread, uint64_t word) const {
+    const Range range = Range::from(word);
+    if (range.job == number) return range;
+    return {number, parts * thread / threads, parts * (thread + 1) / threads};
+  }
+
+  /// The next part of this thread's own range, or -1.
+  int64_t take(int thread) {
+    std::atomic<uint64_t>& own = ranges[static_cast<size_t>(thread)].word;
+    uint64_t word = own.load(std::memory_order_relaxed);
+    for (;;) {
+      const Range range = range_of(thread, word);
+      if (range.count() == 0) return -1;
+      const Range rest{number, range.begin + 1, range.end};
+      if (own.compare_exchange_weak(word, rest.word(), std::memory_order_relaxed)) return range.begin;
+    }
+  }
+
+  /// Makes the back half of another thread's range this one's own; false when nobody has any left.
+  bool steal(int thread) {
+    for (int i = 1; i < threads; ++i) {
+      const int from = (thread + i) % threads;
+      std::atomic<uint64_t>& other = ranges[static_cast<size_t>(from)].word;
+      uint64_t word = other.load(std::memory_order_relaxed);
+      for (Range range = range_of(from, word); range.count() > 0; range = range_of(from, word)) {
+        const int64_t middle = range.begin + range.count() / 2;
+        const Range rest{number, range.begin, middle};
+        if (!other.compare_exchange_weak(word, rest.word(), std::memory_order_relaxed)) continue;
+        ranges[static_cast<size_t>(thread)].word.store(Range{number, middle, range.end}.word(),
+                                                       std::memory_order_relaxed);
+        return true;
+      }
+    }
+    return false;
+  }
+
   void help(int thread) {
-    for (int64_t part = next.fetch_add(1, std::memory_order_relaxed); part < parts;
-         part = next.fetch_add(1, std::memory_order_relaxed))
-      call(context, thread, part);
+    do {
+      for (int64_t part = take(thread); part >= 0; part = take(thread)) call(context, thread, first + part);
+    } while (steal(thread));
   }
 
   void work(int thread) {
@@ -76,9 +136,12 @@ struct ThreadPool::State {
   }
 
   void open() {
-    next.store(0, std::memory_order_relaxed);
     left.store(0, std::memory_order_relaxed);
-    const uint32_t number = job(gate.load(std::memory_order_relaxed)) + 1;
+    if (++number > kLastJob) {
+      number = 1;
+      for (int t = 0; t < threads; ++t)
+        ranges[static_cast<size_t>(t)].word.store(0, std::memory_order_relaxed);
+    }
     gate.store(number << (kCameBits + 1) | kOpen, std::memory_order_release);
     gate.notify_all();
   }
@@ -98,6 +161,7 @@ struct ThreadPool::State {
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   state_->threads = std::clamp(threads, 1, kMostThreads);
+  state_->ranges = std::make_unique<State::Left[]>(static_cast<size_t>(state_->threads));
   for (int i = 1; i < state_->threads; ++i)
     state_->workers.emplace_back([state = state_.get(), i] { state->work(i); });
 }
@@ -114,10 +178,12 @@ void ThreadPool::run(Erased call, const void* context, int64_t parts) {
   State& state = *state_;
   state.call = call;
   state.context = context;
-  state.parts = parts;
-  state.open();
-  state.help(0);
-  state.close();
+  for (state.first = 0; state.first < parts; state.first += kMostParts) {
+    state.parts = std::min(parts - state.first, kMostParts);
+    state.open();
+    state.help(0);
+    state.close();
+  }
 }
 
 int physical_cores() {

@@ -7,10 +7,11 @@
 
 namespace quern {
 
-/// Jobs come from one thread at a time, which takes part as thread 0. Parts are handed out to whichever
-/// thread is free, and a worker that has not come by the time the last part is handed out is not waited for:
-/// on a busy machine the pool is as fast as the threads that do get a core. Workers spin briefly for the next
-/// job, then sleep, so that an idle server costs nothing.
+/// Jobs come from one thread at a time, which takes part as thread 0. Each thread takes the parts of its
+/// share in order, so that what lies side by side in memory is read by one core; who has none left takes the
+/// back half of what another still has. A worker that has not come by the time the last part is taken is not
+/// waited for: on a busy machine the pool is as fast as the threads that do get a core. Workers spin briefly
+/// for the next job, then sleep, so that an idle server costs nothing.
 class ThreadPool {
  public:
   /// threads ≥ 1, the caller included; at most 1024.

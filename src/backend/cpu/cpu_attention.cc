@@ -148,7 +148,7 @@ void CpuBackend::attention(Tensor out, Tensor q, KvLayer layer, const KvShape& k
   const int64_t per_row_part = kv.kv_heads * head_parts;
   int64_t items = 0;
   for (const SequenceSlice& s : sequences) items += row_parts(s) * per_row_part;
-  for_items(items, 1, [&](int thread, int64_t item) {
+  pool_.for_parts(items, [&](int thread, int64_t item) {
     const SequenceSlice* s = sequences.data();
     while (item >= row_parts(*s) * per_row_part) item -= row_parts(*(s++)) * per_row_part;
     const int64_t first = item / per_row_part * rows;

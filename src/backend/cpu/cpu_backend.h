@@ -112,14 +112,6 @@ class CpuBackend final : public Backend {
       for (int64_t r = begin; r < end; ++r) body(r);
     });
   }
-  /// body(thread, item) for every item, handed out `grain` at a time.
-  template <class Body>
-  void for_items(int64_t count, int64_t grain, const Body& body) {
-    pool_.for_parts((count + grain - 1) / grain, [&](int thread, int64_t part) {
-      for (int64_t i = part * grain; i < std::min(count, (part + 1) * grain); ++i) body(thread, i);
-    });
-  }
-
   const Kernels& kernels_;
   ThreadPool pool_;
   Activations activations_;

@@ -84,8 +84,7 @@ void CpuBackend::run_products(std::span<Product> products) {
     if (p.weight->layout() && p.tiles == nullptr && p.weight->met(p.expert) &&
         keep_budget_.take(p.weight->matrix_bytes()))
       p.keep = p.weight->claim(p.expert);
-  const int64_t grain = std::clamp<int64_t>(tiles / (pool_.size() * 16), 1, 8);
-  for_items(tiles, grain, [&](int thread, int64_t item) {
+  pool_.for_parts(tiles, [&](int thread, int64_t item) {
     const Product* p = products.data();
     while (item >= tile_count(p->weight->rows)) item -= tile_count((p++)->weight->rows);
     run_tile(*p, item, thread);
