@@ -56,6 +56,12 @@ Result<std::unique_ptr<Backend>> backend_of(const Config& config) {
   return backend;
 }
 
+KvType kv_type_of(const Config& config) {
+  if (config.kv_cache_type == "q8_0") return KvType::q8_0;
+  if (config.kv_cache_type == "f8e4m3") return KvType::f8e4m3;
+  return KvType::f16;
+}
+
 std::string model_or_default(const std::string& reference, const Config& config) {
   if (!reference.empty()) return reference;
   return config.allowed_models.empty() ? "quern/guide" : config.allowed_models.front();

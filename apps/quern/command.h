@@ -48,6 +48,8 @@ void add_imatrix(CLI::App& app, Action& action);
 
 /// The device that the configuration asks for.
 Result<std::unique_ptr<Backend>> backend_of(const Config& config);
+/// The KV cache's type that the configuration asks for; whether the device has it is `Backend::supports`.
+KvType kv_type_of(const Config& config);
 /// The model named on the command line, or the first allowed one.
 std::string model_or_default(const std::string& reference, const Config& config);
 /// "4.07 GiB"

@@ -34,8 +34,7 @@ HostOptions host_options(const Config& config, const Backend& backend) {
   options.load.engine.context = config.context_size;
   options.load.engine.block_size = config.block_size;
   options.load.engine.prefix_caching = config.prefix_caching;
-  if (config.kv_cache_type == "q8_0") options.load.engine.kv_type = KvType::q8_0;
-  if (config.kv_cache_type == "f8e4m3") options.load.engine.kv_type = KvType::f8e4m3;
+  options.load.engine.kv_type = kv_type_of(config);
   return options;
 }
 

@@ -196,6 +196,21 @@ TEST(ThreadPool, NobodyWaitsForAWorkerThatDoesNotCome) {
   EXPECT_EQ(sum.load(), 500 * 28);
 }
 
+TEST(ThreadPool, MoreJobsAndPartsThanItsNumbersReach) {
+  // Jobs are numbered in 20 bits, parts in 22: no part may be lost where either begins anew.
+  ThreadPool pool(2);
+  for (int round = 0; round < (1 << 20) + 1000; ++round) {
+    std::atomic<int> seen{0};
+    const int parts = round % 5;
+    pool.for_parts(parts, [&](int, int64_t part) { seen.fetch_add(1 << (4 * part)); });
+    ASSERT_EQ(seen.load(), ((1 << (4 * parts)) - 1) / 15) << round;
+  }
+  constexpr int64_t kMany = 2 * (int64_t{1} << 22) + 5;
+  std::atomic<int64_t> sum{0};
+  pool.for_parts(kMany, [&](int, int64_t part) { sum.fetch_add(part, std::memory_order_relaxed); });
+  EXPECT_EQ(sum.load(), kMany * (kMany - 1) / 2);
+}
+
 TEST(ThreadPool, ParallelForCoversEveryIndexOnce) {
   for (const int threads : {1, 2, 3, 5}) {
     ThreadPool pool(threads);

@@ -1,4 +1,6 @@
 // Matmuls: inputs quantized once, tiles of 16 outputs handed out to the threads.
+#include <unistd.h>
+
 #include <algorithm>
 
 #include "backend/cpu/cpu_backend.h"
@@ -7,13 +9,23 @@
 namespace quern::cpu {
 namespace {
 
-/// Columns of a product taken together: their quantized form should stay in a core's L2.
-constexpr int64_t kChunkBytes = 1 << 20;
-constexpr int64_t kMinChunk = 128;
+/// Columns of a product taken together: every tile goes through their quantized form, which should stay in a
+/// core's L2 beside it.
+constexpr int64_t kMinChunk = 64;
 constexpr int64_t kMaxChunk = 512;
 
+int64_t chunk_bytes() {
+  constexpr long kLeastL2 = 512 << 10;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+  static const long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);  // 0 or -1 where it is not known
+#else
+  constexpr long l2 = 0;
+#endif
+  return std::clamp(l2, kLeastL2, 4 * kLeastL2) / 2;
+}
+
 int64_t column_chunk(int64_t cols) {
-  return std::clamp(kChunkBytes / std::max<int64_t>(cols, 1) / 8 * 8, kMinChunk, kMaxChunk);
+  return std::clamp(chunk_bytes() / std::max<int64_t>(cols, 1) / 8 * 8, kMinChunk, kMaxChunk);
 }
 
 void finish_tile(const float* acc, int64_t first_row, int64_t rows, const Vector* bias, bool accumulate,
