@@ -4,7 +4,7 @@
 //   f16:   K  [head_dim][tokens]   f16, transposed: a vector lane is a token
 //          V  [tokens][head_dim]   f16, a lane is a dimension
 //   q8_0:  K  [head_dim][tokens] int8, K scale [⌈head_dim/32⌉][tokens] f32,
-//          V  [tokens][head_dim] int8, V scale [tokens][⌈head_dim/32⌉] f32
+//          V  [tokens][head_dim] int8, V scale [⌈head_dim/32⌉][tokens] f32
 // with `tokens` and `head_dim` rounded up to multiples of 16. GQA reads each KV head once for all query heads
 // of its group.
 #pragma once
@@ -58,9 +58,11 @@ struct AttentionTask {
   float* scratch;  // attention_scratch(layout) floats, aligned to 64
 };
 
-/// Queries and accumulators, a tile's scores, a span's keys and values; per query a maximum and 16 sums.
+/// Queries and accumulators, a tile's scores and those by each group's scales, a span's keys and values; per
+/// query a maximum and 16 sums.
 inline int64_t attention_scratch(const KvLayout& layout) {
-  return kMaxQueries * (2 * layout.dim + 17) + kSpan * (kMaxTileQueries + 2 * layout.dim);
+  return kMaxQueries * (2 * layout.dim + 17) +
+         kSpan * (kMaxTileQueries * (1 + layout.groups) + 2 * layout.dim);
 }
 
 }  // namespace quern::cpu

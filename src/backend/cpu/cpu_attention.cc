@@ -33,14 +33,14 @@ void store_f16(const KvLayout& layout, int64_t dim, std::byte* head, int64_t slo
 void store_q8(const KvLayout& layout, int64_t dim, std::byte* head, int64_t slot, const float* k,
               const float* v) {
   auto* k_scale = reinterpret_cast<float*>(head + layout.k_scale_offset()) + slot;
-  auto* v_scale = reinterpret_cast<float*>(head + layout.v_scale_offset()) + slot * layout.groups;
+  auto* v_scale = reinterpret_cast<float*>(head + layout.v_scale_offset()) + slot;
   int8_t* keys = bytes_at(head) + slot;
   int8_t* values = bytes_at(head + layout.v_offset()) + slot * layout.dim;
   for (int64_t g = 0; g < layout.groups; ++g) {
     const int64_t d = 32 * g;
     const int64_t n = std::min<int64_t>(32, dim - d);
     k_scale[g * layout.tokens] = quantize_group(k + d, n, keys + d * layout.tokens, layout.tokens);
-    v_scale[g] = quantize_group(v + d, n, values + d, 1);
+    v_scale[g * layout.tokens] = quantize_group(v + d, n, values + d, 1);
   }
 }
 

@@ -10,51 +10,64 @@
 constexpr int kTileQueries = V::kAttentionQueries;
 static_assert(kTileQueries <= kMaxTileQueries);
 
-/// Keys and values of a span as the cache holds them, as f32.
-template <bool kQ8>
+/// A span's scales (q8_0): codes are multiplied as they are, and what 32 dimensions have in common once.
+struct SpanScales {
+  static constexpr int64_t kGroup = 32;
+  const float* keys;    // [group][stride]
+  const float* values;  // likewise
+  int64_t stride;
+  QUERN_INLINE F key(int64_t group, int64_t t) const { return V::load(keys + group * stride + t); }
+  QUERN_INLINE F value(int64_t group, int64_t t) const { return V::load(values + group * stride + t); }
+};
+
+/// Keys and values of a span as the cache holds them, as f32; codes without their scales.
+template <bool kScaled>
 struct CachedSpan {
+  static constexpr bool kQ8 = kScaled;
   const KvLayout& layout;
   const std::byte* head;  // the KV head in this block
   int64_t first;          // the span's first token in the block
+  SpanScales scales;
+
+  CachedSpan(const KvLayout& l, const std::byte* h, int64_t f)
+      : layout(l),
+        head(h),
+        first(f),
+        scales{reinterpret_cast<const float*>(h + l.k_scale_offset()) + f,
+               reinterpret_cast<const float*>(h + l.v_scale_offset()) + f, l.tokens} {}
 
   /// Dimension d of tokens [t, t + kLanes).
   QUERN_INLINE F key(int64_t d, int64_t t) const {
-    if constexpr (kQ8) {
-      const auto* code = reinterpret_cast<const int8_t*>(head) + d * layout.tokens + first + t;
-      const auto* scale = reinterpret_cast<const float*>(head + layout.k_scale_offset());
-      return V::mul(V::load_i8(code), V::load(scale + d / 32 * layout.tokens + first + t));
-    } else {
-      return V::load_f16(reinterpret_cast<const uint16_t*>(head) + d * layout.tokens + first + t);
-    }
+    const int64_t at = d * layout.tokens + first + t;
+    if constexpr (kQ8) return V::load_i8(reinterpret_cast<const int8_t*>(head) + at);
+    return V::load_f16(reinterpret_cast<const uint16_t*>(head) + at);
   }
   /// Dimensions [d, d + kLanes) of token t.
   QUERN_INLINE F value(int64_t t, int64_t d) const {
-    if constexpr (kQ8) {
-      const auto* code =
-          reinterpret_cast<const int8_t*>(head + layout.v_offset()) + (first + t) * layout.dim + d;
-      const auto* scale = reinterpret_cast<const float*>(head + layout.v_scale_offset());
-      return V::mul(V::load_i8(code), V::set1(scale[(first + t) * layout.groups + d / 32]));
-    } else {
-      return V::load_f16(reinterpret_cast<const uint16_t*>(head + layout.v_offset()) +
-                         (first + t) * layout.dim + d);
-    }
+    const int64_t at = (first + t) * layout.dim + d;
+    if constexpr (kQ8) return V::load_i8(reinterpret_cast<const int8_t*>(head + layout.v_offset()) + at);
+    return V::load_f16(reinterpret_cast<const uint16_t*>(head + layout.v_offset()) + at);
   }
 };
 
 /// The same numbers, made before.
+template <bool kScaled>
 struct ExpandedSpan {
+  static constexpr bool kQ8 = kScaled;
   const float* keys;    // [dim][kSpan]
   const float* values;  // [kSpan][dim]
   int64_t dim;
+  SpanScales scales;
   QUERN_INLINE F key(int64_t d, int64_t t) const { return V::load(keys + d * kSpan + t); }
   QUERN_INLINE F value(int64_t t, int64_t d) const { return V::load(values + t * dim + d); }
 };
 
 struct AttentionState {
-  float* q;      // tile by tile, [dim][queries of the tile], scaled
-  float* acc;    // [kMaxQueries][dim]
-  float* score;  // [kTileQueries][kSpan]
-  float* keys;   // ExpandedSpan's
+  float* q;       // tile by tile, [dim][queries of the tile], scaled
+  float* acc;     // [kMaxQueries][dim]
+  float* score;   // [kTileQueries][kSpan]
+  float* scaled;  // weights by the values' scales: [group][kTileQueries][kSpan]
+  float* keys;    // ExpandedSpan's
   float* values;
   float* top;  // [kMaxQueries]
   float* sum;  // [kMaxQueries][16], to be added up
@@ -74,22 +87,22 @@ struct AttentionState {
 /// waits for the one before it.
 constexpr int registers_by(int queries) { return queries <= 2 ? 4 : 2; }
 
-/// body(integral_constant N, i): N registers from i on, until `count` lanes are done.
-template <int W, typename Body>
+/// body(integral_constant N, i): N registers of at most kMost lanes from i on, until `count` lanes are done.
+template <int W, int64_t kMost, typename Body>
 QUERN_INLINE void for_registers(int64_t count, const Body& body) {
   int64_t i = 0;
-  if constexpr (registers_by(W) == 4)
+  if constexpr (registers_by(W) == 4 && 4 * kLanes <= kMost)
     for (; i + 4 * kLanes <= count; i += 4 * kLanes) body(std::integral_constant<int, 4>{}, i);
   for (; i + 2 * kLanes <= count; i += 2 * kLanes) body(std::integral_constant<int, 2>{}, i);
   for (; i < count; i += kLanes) body(std::integral_constant<int, 1>{}, i);
 }
 
-/// score[w][t, t + N · kLanes) of a tile of W queries.
+/// s[w] += Σ query w · key over dimensions [from, to) of tokens [t, t + N · kLanes).
 template <int W, int N, typename Span>
-QUERN_INLINE void score_lanes(const Span& span, int64_t dims, const float* q, int64_t t, float* score) {
-  F s[W][N];
-  QUERN_UNROLL for (int w = 0; w < W; ++w) { QUERN_UNROLL for (int n = 0; n < N; ++n) s[w][n] = V::zero(); }
-  QUERN_UNROLL_SOME for (int64_t d = 0; d < dims; ++d, q += W) {
+QUERN_INLINE void add_products(const Span& span, const float* q, int64_t from, int64_t to, int64_t t,
+                               F (&s)[W][N]) {
+  q += from * W;
+  QUERN_UNROLL_SOME for (int64_t d = from; d < to; ++d, q += W) {
     F key[N];
     QUERN_UNROLL for (int n = 0; n < N; ++n) key[n] = span.key(d, t + n * kLanes);
     QUERN_UNROLL for (int w = 0; w < W; ++w) {
@@ -97,8 +110,39 @@ QUERN_INLINE void score_lanes(const Span& span, int64_t dims, const float* q, in
       QUERN_UNROLL for (int n = 0; n < N; ++n) s[w][n] = V::fma(x, key[n], s[w][n]);
     }
   }
+}
+
+/// score[w][t, t + N · kLanes) of a tile of W queries.
+template <int W, int N, typename Span>
+QUERN_INLINE void score_lanes(const Span& span, int64_t dims, const float* q, int64_t t, float* score) {
+  constexpr int64_t kGroup = SpanScales::kGroup;
+  const int64_t first = Span::kQ8 ? std::min(dims, kGroup) : dims;
+  F s[W][N];
+  QUERN_UNROLL for (int w = 0; w < W; ++w) { QUERN_UNROLL for (int n = 0; n < N; ++n) s[w][n] = V::zero(); }
+  add_products<W, N>(span, q, 0, first, t, s);
+  if constexpr (Span::kQ8) {
+    QUERN_UNROLL for (int n = 0; n < N; ++n) {
+      const F scale = span.scales.key(0, t + n * kLanes);
+      QUERN_UNROLL for (int w = 0; w < W; ++w) s[w][n] = V::mul(s[w][n], scale);
+    }
+  }
   QUERN_UNROLL for (int w = 0; w < W; ++w) {
     QUERN_UNROLL for (int n = 0; n < N; ++n) V::store(score + w * kSpan + t + n * kLanes, s[w][n]);
+  }
+  if constexpr (Span::kQ8) {
+    for (int64_t d = kGroup; d < dims; d += kGroup) {
+      QUERN_UNROLL for (int w = 0; w < W; ++w) {
+        QUERN_UNROLL for (int n = 0; n < N; ++n) s[w][n] = V::zero();
+      }
+      add_products<W, N>(span, q, d, std::min(dims, d + kGroup), t, s);
+      QUERN_UNROLL for (int n = 0; n < N; ++n) {
+        const F scale = span.scales.key(d / kGroup, t + n * kLanes);
+        QUERN_UNROLL for (int w = 0; w < W; ++w) {
+          float* at = score + w * kSpan + t + n * kLanes;
+          V::store(at, V::fma(s[w][n], scale, V::load(at)));
+        }
+      }
+    }
   }
 }
 
@@ -121,6 +165,19 @@ QUERN_INLINE void value_lanes(const Span& span, const float* weight, const float
   }
   QUERN_UNROLL for (int w = 0; w < W; ++w) {
     QUERN_UNROLL for (int n = 0; n < N; ++n) V::store(acc + w * dim + d + n * kLanes, a[w][n]);
+  }
+}
+
+/// A tile's weights by the scales of the values of each group.
+template <int W>
+QUERN_INLINE void scale_weights(const SpanScales& scales, int64_t groups, int64_t lanes, const float* weight,
+                                float* out) {
+  for (int64_t g = 0; g < groups; ++g, out += kTileQueries * kSpan) {
+    for (int64_t t = 0; t < lanes; t += kLanes) {
+      const F scale = scales.value(g, t);
+      QUERN_UNROLL for (int w = 0; w < W; ++w)
+          V::store(out + w * kSpan + t, V::mul(V::load(weight + w * kSpan + t), scale));
+    }
   }
 }
 
@@ -189,7 +246,7 @@ void attend(const AttentionTask& task, const Span& span, int64_t base, int64_t t
   const int64_t from = sees_from(first), to = sees_to(first + W - 1);
   if (from >= to) return;
   const int64_t dim = task.layout->dim, lanes = (to + 15) / 16 * 16;
-  for_registers<W>(lanes, [&](auto n, int64_t t) QUERN_INLINE_LAMBDA {
+  for_registers<W, kSpan>(lanes, [&](auto n, int64_t t) QUERN_INLINE_LAMBDA {
     state.prefetch_some();
     score_lanes<W, n>(span, task.head_dim, state.q + first * dim, t, state.score);
   });
@@ -198,9 +255,14 @@ void attend(const AttentionTask& task, const Span& span, int64_t base, int64_t t
       hide(state.score + w * kSpan, lanes, sees_from(first + w), sees_to(first + w));
   alignas(64) float shrink[16] = {};
   softmax<W>(state.score, lanes, state.top + first, state.sum + 16 * first, shrink);
-  for_registers<W>(dim, [&](auto n, int64_t d) QUERN_INLINE_LAMBDA {
+  if constexpr (Span::kQ8)
+    scale_weights<W>(span.scales, task.layout->groups, lanes, state.score, state.scaled);
+  constexpr int64_t kMost = Span::kQ8 ? SpanScales::kGroup : 4 * kLanes;
+  for_registers<W, kMost>(dim, [&](auto n, int64_t d) QUERN_INLINE_LAMBDA {
     state.prefetch_some();
-    value_lanes<W, n>(span, state.score, shrink, from, to, dim, d, state.acc + first * dim);
+    const float* weight =
+        Span::kQ8 ? state.scaled + d / SpanScales::kGroup * kTileQueries * kSpan : state.score;
+    value_lanes<W, n>(span, weight, shrink, from, to, dim, d, state.acc + first * dim);
   });
 }
 
@@ -242,10 +304,10 @@ void attend_block(const AttentionTask& task, const QueryTiles& tiles, const std:
                   int64_t tokens, AttentionState& state) {
   for (int64_t first = 0; first < tokens; first += kSpan) {
     const int64_t count = std::min(kSpan, tokens - first);
-    const CachedSpan<kQ8> span{*task.layout, head, first};
+    const CachedSpan<kQ8> span(*task.layout, head, first);
     if (tiles.count > 2) {
       expand_span(span, task, count, state);
-      const ExpandedSpan expanded{state.keys, state.values, task.layout->dim};
+      const ExpandedSpan<kQ8> expanded{state.keys, state.values, task.layout->dim, span.scales};
       attend_all(task, tiles, expanded, base + first, count, state);
     } else {
       attend_all(task, tiles, span, base + first, count, state);
@@ -261,7 +323,8 @@ void attention(const AttentionTask& task) {
   state.q = task.scratch;
   state.acc = state.q + kMaxQueries * layout.dim;
   state.score = state.acc + kMaxQueries * layout.dim;
-  state.keys = state.score + kTileQueries * kSpan;
+  state.scaled = state.score + kTileQueries * kSpan;
+  state.keys = state.scaled + layout.groups * kTileQueries * kSpan;
   state.values = state.keys + layout.dim * kSpan;
   state.top = state.values + layout.dim * kSpan;
   state.sum = state.top + kMaxQueries;
