@@ -6,10 +6,7 @@
 #include <cstdlib>
 #include <functional>
 
-#include "backend/cpu/activations.h"
-#include "backend/cpu/attention.h"
-#include "backend/cpu/kernels.h"
-#include "backend/test_util.h"
+#include "backend/cpu/kernel_inputs.h"
 
 /// callgrind counts from entering this to leaving it.
 extern "C" __attribute__((noinline)) void quern_measured(const std::function<void()>& work) {
@@ -29,28 +26,11 @@ void measure(const std::string& name, const std::function<void()>& work) {
 
 /// 16 rows of 2048 weights by `columns` columns: from a tile, and from the rows as a file holds them.
 void affine(const Kernels& kernels, const QuantInfo& info, int columns) {
-  constexpr int64_t kCols = 2048;
-  ThreadPool pool(1);
-  const TestMatrix m = random_matrix(info, {kTileRows, kCols}, 1);
-  const PackedLayout layout = *packed_layout(info, kCols);
-  std::vector<uint8_t> packed(static_cast<size_t>(layout.tile_bytes()) + 64);
-  const PackTile rows{&info, &layout, m.bytes.data(), m.bytes.size() / kTileRows, packed.data()};
-  pack_tile_reference(rows, kTileRows);
-  const TestTensor x = TestTensor::random(columns, kCols, 2);
-  std::vector<int> widths;
-  append_widths(columns, kernels.max_panel, widths);
-  Activations activations;
-  const ActivationNeed need = activation_need(layout, kernels);
-  activations.quantize(kernels, pool, x.view, nullptr, widths, std::span(&need, 1));
-  const auto panels = activations.panels(0);
-  std::vector<float> acc(static_cast<size_t>(columns * kTileRows));
-  AffineTile job{&layout, packed.data(), nullptr, panels.data(), static_cast<int>(panels.size()),
-                 columns, acc.data()};
-  measure(fmt::format("{} x {}", info.name, columns), [&] { kernels.affine_tile(job); });
+  AffineInputs inputs(kernels, info, 1, 2048, columns);
+  const AffineTile tile = inputs.from_tile(0), rows = inputs.from_rows(0);
+  measure(fmt::format("{} x {}", info.name, columns), [&] { kernels.affine_tile(tile); });
   if (info.fields == nullptr) return;
-  job.tile = nullptr;
-  job.rows = &rows;
-  measure(fmt::format("{} from rows x {}", info.name, columns), [&] { kernels.affine_tile(job); });
+  measure(fmt::format("{} from rows x {}", info.name, columns), [&] { kernels.affine_tile(rows); });
 }
 
 void pack(const Kernels& kernels, const QuantInfo& info) {
@@ -74,35 +54,10 @@ void floats(const Kernels& kernels, const QuantInfo& info, int columns) {
   });
 }
 
-/// One KV head of 64 dimensions with a group of 8 query heads, `rows` new tokens behind 512.
 void attention(const Kernels& kernels, KvType type, int rows) {
-  constexpr int64_t kBlock = 32, kDim = 64, kHeads = 8, kBefore = 512;
-  const KvLayout layout(KvShape{1, kDim, kBlock, type});
-  const int64_t count = (kBefore + rows) / kBlock + 1;
-  std::vector<std::byte> cache(static_cast<size_t>(layout.head_bytes() * count));
-  std::vector<int32_t> blocks;
-  for (int32_t b = 0; b < count; ++b) blocks.push_back(b);
-  const TestTensor q = TestTensor::random(rows, kHeads * kDim, 1);
-  TestTensor out(rows, kHeads * kDim);
-  std::vector<float> scratch(static_cast<size_t>(attention_scratch(layout)));
-  const AttentionTask task{.layout = &layout,
-                           .block_size = kBlock,
-                           .head_dim = kDim,
-                           .head = cache.data(),
-                           .block_bytes = layout.head_bytes(),
-                           .blocks = blocks.data(),
-                           .q = q.view.data,
-                           .out = out.view.data,
-                           .q_stride = kHeads * kDim,
-                           .out_stride = kHeads * kDim,
-                           .rows = rows,
-                           .heads = kHeads,
-                           .start = kBefore,
-                           .window = 0,
-                           .scale = 0.125f,
-                           .scratch = scratch.data()};
+  const AttentionInputs inputs(type, 512, rows);
   measure(fmt::format("attention {} x {}", type == KvType::f16 ? "f16" : "q8_0", rows),
-          [&] { kernels.attention(task); });
+          [&] { kernels.attention(inputs.task()); });
 }
 
 void elementwise(const Kernels& kernels) {

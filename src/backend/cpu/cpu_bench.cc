@@ -2,9 +2,7 @@
 // read, items_per_second int8 operations (2 per product).
 #include <benchmark/benchmark.h>
 
-#include "backend/cpu/activations.h"
-#include "backend/cpu/attention.h"
-#include "backend/cpu/kernels.h"
+#include "backend/cpu/kernel_inputs.h"
 #include "backend/test_util.h"
 
 namespace quern::cpu {
@@ -15,30 +13,12 @@ using namespace quern::testing;
 /// One thread, weights that stay in L2: what the kernel itself can do.
 void affine_kernel(benchmark::State& state, const Kernels* kernels, const QuantInfo* info, int columns) {
   constexpr int64_t kCols = 2048, kTiles = 8;
-  ThreadPool pool(1);
-  const TestMatrix m = random_matrix(*info, {kTiles * kTileRows, kCols}, 1);
-  const PackedLayout layout = *packed_layout(*info, kCols);
-  std::vector<uint8_t> packed(static_cast<size_t>(kTiles * layout.tile_bytes()) + 64);
-  const size_t row_bytes = m.bytes.size() / (kTiles * kTileRows);
-  for (int64_t t = 0; t < kTiles; ++t)
-    pack_tile_reference({info, &layout, m.bytes.data() + static_cast<size_t>(t * kTileRows) * row_bytes,
-                         row_bytes, packed.data() + t * layout.tile_bytes()},
-                        kTileRows);
-  const TestTensor x = TestTensor::random(columns, kCols, 2);
-  std::vector<int> widths;
-  append_widths(columns, kernels->max_panel, widths);
-  Activations activations;
-  const ActivationNeed need = activation_need(layout, *kernels);
-  activations.quantize(*kernels, pool, x.view, nullptr, widths, std::span(&need, 1));
-  const auto panels = activations.panels(0);
-  std::vector<float> acc(static_cast<size_t>(columns * kTileRows));
+  AffineInputs inputs(*kernels, *info, kTiles, kCols, columns);
   for (auto _ : state) {
-    for (int64_t t = 0; t < kTiles; ++t)
-      kernels->affine_tile({&layout, packed.data() + t * layout.tile_bytes(), nullptr, panels.data(),
-                            static_cast<int>(panels.size()), columns, acc.data()});
-    benchmark::DoNotOptimize(acc.data());
+    for (size_t t = 0; t < kTiles; ++t) kernels->affine_tile(inputs.from_tile(t));
+    benchmark::ClobberMemory();
   }
-  state.SetBytesProcessed(state.iterations() * kTiles * layout.tile_bytes());
+  state.SetBytesProcessed(state.iterations() * kTiles * inputs.tile_bytes());
   state.SetItemsProcessed(state.iterations() * 2 * kTiles * kTileRows * kCols * columns);
 }
 
@@ -68,34 +48,12 @@ void matmul(benchmark::State& state, const QuantInfo* info, int64_t rows, int64_
 /// One KV head with a group of 8, `rows` new tokens behind `state.range(0)`. items_per_second counts a
 /// product and its sum as two operations.
 void attention(benchmark::State& state, const Kernels* kernels, KvType type, int rows) {
-  constexpr int64_t kDim = 64, kHeads = 8, kBlock = 32;
-  const KvLayout layout(KvShape{1, kDim, kBlock, type});
   const int64_t tokens = state.range(0);
-  std::vector<std::byte> cache(static_cast<size_t>(layout.head_bytes() * (tokens / kBlock + 1)));
-  std::vector<int32_t> blocks;
-  for (int32_t b = 0; b <= tokens / kBlock; ++b) blocks.push_back(b);
-  const TestTensor q = TestTensor::random(rows, kHeads * kDim, 1);
-  TestTensor out(rows, kHeads * kDim);
-  std::vector<float> scratch(static_cast<size_t>(attention_scratch(layout)));
-  const AttentionTask task{.layout = &layout,
-                           .block_size = kBlock,
-                           .head_dim = kDim,
-                           .head = cache.data(),
-                           .block_bytes = layout.head_bytes(),
-                           .blocks = blocks.data(),
-                           .q = q.view.data,
-                           .out = out.view.data,
-                           .q_stride = kHeads * kDim,
-                           .out_stride = kHeads * kDim,
-                           .rows = rows,
-                           .heads = kHeads,
-                           .start = tokens - rows,
-                           .window = 0,
-                           .scale = 0.125f,
-                           .scratch = scratch.data()};
-  for (auto _ : state) kernels->attention(task);
-  state.SetBytesProcessed(state.iterations() * layout.head_bytes() * tokens / kBlock);
-  state.SetItemsProcessed(state.iterations() * 2 * 2 * rows * kHeads * kDim * tokens);
+  const AttentionInputs inputs(type, tokens - rows, rows);
+  for (auto _ : state) kernels->attention(inputs.task());
+  state.SetBytesProcessed(state.iterations() * inputs.block_bytes() * tokens / AttentionInputs::kBlock);
+  state.SetItemsProcessed(state.iterations() * 2 * 2 * rows * AttentionInputs::kHeads *
+                          AttentionInputs::kDim * tokens);
 }
 
 void norm(benchmark::State& state, const Kernels* kernels) {
