@@ -432,10 +432,11 @@ std::vector<float> attend(Session& s, std::span<const int64_t> chunks, std::span
   return out.values;
 }
 
-std::vector<double> exact_attention(const Session& s) {
+/// Rows from `first` on.
+std::vector<double> exact_attention(const Session& s, int64_t first = 0) {
   const int64_t length = s.q.view.rows, dim = s.c.head_dim, group = s.c.heads / s.c.kv_heads;
   std::vector<double> out;
-  for (int64_t r = 0; r < length; ++r)
+  for (int64_t r = first; r < length; ++r)
     for (int64_t h = 0; h < s.c.heads; ++h) {
       const int64_t from = s.c.window > 0 ? std::max<int64_t>(0, r - s.c.window + 1) : 0;
       std::vector<double> weight;
@@ -482,6 +483,48 @@ TEST_P(Isa, Attention) {
     EXPECT_TRUE(same_bits(whole, attend(s, std::vector<int64_t>(length, 1), table, blocks + 1))) << where;
     EXPECT_TRUE(same_bits(whole, attend(s, std::vector<int64_t>{13, 1, 1, 40, 20}, table, blocks + 1)))
         << where;
+  }
+}
+
+/// Asks for rows from `first` on, whose queries come in chunks of `count`, when all keys and values are
+/// there.
+std::vector<float> ask(Session& s, int64_t first, int64_t count, std::span<const int32_t> blocks) {
+  const auto pool_blocks = std::ssize(blocks);
+  std::vector<std::byte> cache(s.backend.kv_block_bytes(s.shape) * blocks.size());
+  KvLayer layer{cache.data(), pool_blocks};
+  const int64_t length = s.q.view.rows;
+  const SequenceSlice all{0, static_cast<int32_t>(length), 0, blocks};
+  s.backend.kv_write(layer, s.shape, s.k.view, s.v.view, std::span(&all, 1));
+  TestTensor out(length - first, s.q.view.cols);
+  for (int64_t start = first; start < length; start += count) {
+    const int64_t rows = std::min(count, length - start);
+    const SequenceSlice slice{0, static_cast<int32_t>(rows), static_cast<int32_t>(start), blocks};
+    s.backend.attention(out.view.slice_rows(start - first, rows), s.q.view.slice_rows(start, rows), layer,
+                        s.shape, {s.c.heads, 0.125f, s.c.window}, std::span(&slice, 1));
+  }
+  return out.values;
+}
+
+TEST_P(Isa, AttentionOverSeveralStretches) {
+  // Some 1024 tokens are a stretch: what several give is put together in their order, whether threads shared
+  // them (many threads, one KV head) or not, however many rows were asked for at once, and also where a
+  // window begins in a later one than the first.
+  const AttentionCase cases[] = {
+      {3, 1, 32, 32, 0, KvType::f16}, {2, 1, 48, 24, 0, KvType::q8_0}, {2, 2, 16, 32, 1030, KvType::f16}};
+  auto alone = make(GetParam(), 1), many = make(GetParam(), 5), reference = make("scalar");
+  for (const AttentionCase& c : cases) {
+    const int64_t length = 2090, blocks = (length + c.block_size - 1) / c.block_size;
+    std::vector<int32_t> table;
+    for (int64_t i = 0; i < blocks; ++i) table.push_back(static_cast<int32_t>(blocks - 1 - i));
+    Session s(*alone, c, length, 301), m(*many, c, length, 301), r(*reference, c, length, 301);
+    const std::string where = fmt::format("{} heads of {}, window {}", c.heads, c.head_dim, c.window);
+    const int64_t first = 2030;  // a window of 1030 begins before, at and behind position 1024
+    const auto one_by_one = ask(s, first, 1, table);
+    EXPECT_LE(nmse(one_by_one, exact_attention(s, first)), c.type == KvType::f16 ? 1e-6 : 5e-4) << where;
+    EXPECT_TRUE(same_bits(one_by_one, ask(s, first, 60, table))) << where;
+    EXPECT_TRUE(same_bits(one_by_one, ask(m, first, 1, table))) << where;
+    EXPECT_TRUE(same_bits(one_by_one, ask(m, first, 7, table))) << where;
+    EXPECT_TRUE(same_bits(one_by_one, ask(r, first, 60, table))) << where;
   }
 }
 

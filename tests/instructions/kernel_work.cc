@@ -55,9 +55,9 @@ void floats(const Kernels& kernels, const QuantInfo& info, int columns) {
 }
 
 void attention(const Kernels& kernels, KvType type, int rows) {
-  const AttentionInputs inputs(type, 512, rows);
+  AttentionInputs inputs(type, 512, rows);
   measure(fmt::format("attention {} x {}", type == KvType::f16 ? "f16" : "q8_0", rows),
-          [&] { kernels.attention(inputs.task()); });
+          [&] { kernels.attention(inputs.task(), inputs.scratch()); });
 }
 
 void elementwise(const Kernels& kernels) {

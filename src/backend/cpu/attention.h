@@ -9,6 +9,7 @@
 // of its group.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "backend/backend.h"
@@ -39,6 +40,26 @@ constexpr int kMaxQueries = 128;  // (row, head) pairs that one task takes throu
 constexpr int kMaxTileQueries = 8;
 constexpr int64_t kSpan = 32;  // tokens of a block that are taken at a time
 
+/// A sequence's blocks come in stretches of about 1024 tokens, counted from its first. Each begins with
+/// nothing gathered, and what the stretches gave is put together in their order, so that threads can share a
+/// sequence and the result does not show whether they did.
+inline int64_t stretch_blocks(int64_t block_size) { return std::max<int64_t>(1, 1024 / block_size); }
+
+/// What a stretch gives, for `queries` queries: sums of values [queries][dim], sums of weights [queries][16]
+/// (to be added up) and the highest score [queries] that both are relative to; `lowest()` where nothing was
+/// seen.
+struct Gathered {
+  float* acc;
+  float* sum;
+  float* top;
+  Gathered(float* at, int64_t dim, int64_t queries)
+      : acc(at), sum(acc + queries * dim), top(sum + queries * 16) {}
+  /// A multiple of 16.
+  static int64_t floats(int64_t dim, int64_t queries) {
+    return queries * (dim + 16) + (queries + 15) / 16 * 16;
+  }
+};
+
 struct AttentionTask {
   const KvLayout* layout;
   int64_t block_size;
@@ -55,13 +76,22 @@ struct AttentionTask {
   int64_t start;   // position of the first row
   int64_t window;  // 0: none
   float scale;
-  float* scratch;  // attention_scratch(layout) floats, aligned to 64
+  /// Null: all stretches, into `out`. Otherwise stretch `stretch` alone, into this Gathered.
+  float* gathered = nullptr;
+  int64_t stretch = 0;
+
+  int queries() const { return rows * heads; }
+  /// The positions that some query sees: [from(), to()).
+  int64_t from() const { return window > 0 ? std::max<int64_t>(0, start + 1 - window) : 0; }
+  int64_t to() const { return start + rows; }
+  int64_t first_stretch() const { return from() / block_size / stretch_blocks(block_size); }
+  int64_t last_stretch() const { return (to() - 1) / block_size / stretch_blocks(block_size); }
 };
 
-/// Queries and accumulators, a tile's scores and those by each group's scales, a span's keys and values; per
-/// query a maximum and 16 sums.
+/// Queries, what two stretches gave, a tile's scores and those by each group's scales, a span's keys and
+/// values.
 inline int64_t attention_scratch(const KvLayout& layout) {
-  return kMaxQueries * (2 * layout.dim + 17) +
+  return kMaxQueries * layout.dim + 2 * Gathered::floats(layout.dim, kMaxQueries) +
          kSpan * (kMaxTileQueries * (1 + layout.groups) + 2 * layout.dim);
 }
 

@@ -140,40 +140,69 @@ void CpuBackend::attention(Tensor out, Tensor q, KvLayer layer, const KvShape& k
   const KvLayout layout(kv);
   const int64_t group = shape.heads / kv.kv_heads;  // query heads per KV head
   QUERN_DCHECK(shape.heads % kv.kv_heads == 0 && q.cols == shape.heads * kv.head_dim && out.cols == q.cols);
-  // One item: some rows of a sequence by (a part of) the query heads of one KV head.
+  // One task: some rows of a sequence by (a part of) the query heads of one KV head.
   const int64_t heads = std::min<int64_t>(group, kMaxQueries);
-  const int64_t head_parts = (group + heads - 1) / heads;
   const int64_t rows = std::max<int64_t>(1, kMaxQueries / heads);
-  const auto row_parts = [&](const SequenceSlice& s) { return (s.count + rows - 1) / rows; };
-  const int64_t per_row_part = kv.kv_heads * head_parts;
-  int64_t items = 0;
-  for (const SequenceSlice& s : sequences) items += row_parts(s) * per_row_part;
-  pool_.for_parts(items, [&](int thread, int64_t item) {
-    const SequenceSlice* s = sequences.data();
-    while (item >= row_parts(*s) * per_row_part) item -= row_parts(*(s++)) * per_row_part;
-    const int64_t first = item / per_row_part * rows;
-    const int64_t kv_head = item % per_row_part / head_parts;
-    const int64_t part = item % head_parts * heads;
-    const int64_t column = (kv_head * group + part) * kv.head_dim;
-    AttentionTask task;
-    task.layout = &layout;
-    task.block_size = kv.block_size;
-    task.head_dim = kv.head_dim;
-    task.head = static_cast<const std::byte*>(layer.data) + kv_head * layout.head_bytes();
-    task.block_bytes = static_cast<int64_t>(kv_block_bytes(kv));
-    task.blocks = s->blocks.data();
-    task.q = q.data + (s->row + first) * q.stride + column;
-    task.out = out.data + (s->row + first) * out.stride + column;
-    task.q_stride = q.stride;
-    task.out_stride = out.stride;
-    task.rows = static_cast<int>(std::min<int64_t>(rows, s->count - first));
-    task.heads = static_cast<int>(std::min(heads, group - part));
-    task.start = s->start + first;
-    task.window = shape.window;
-    task.scale = shape.scale;
-    task.scratch = scratch(thread, attention_scratch(layout));
-    kernels_.attention(task);
+  std::vector<AttentionTask>& tasks = attention_.tasks;
+  tasks.clear();
+  AttentionTask task{.layout = &layout,
+                     .block_size = kv.block_size,
+                     .head_dim = kv.head_dim,
+                     .block_bytes = static_cast<int64_t>(kv_block_bytes(kv)),
+                     .q_stride = q.stride,
+                     .out_stride = out.stride,
+                     .window = shape.window,
+                     .scale = shape.scale};
+  for (const SequenceSlice& s : sequences) {
+    task.blocks = s.blocks.data();
+    for (int64_t first = 0; first < s.count; first += rows) {
+      task.rows = static_cast<int>(std::min<int64_t>(rows, s.count - first));
+      task.start = s.start + first;
+      for (int64_t head = 0; head < kv.kv_heads; ++head) {
+        task.head = static_cast<const std::byte*>(layer.data) + head * layout.head_bytes();
+        for (int64_t part = 0; part < group; part += heads) {
+          const int64_t column = (head * group + part) * kv.head_dim;
+          task.heads = static_cast<int>(std::min(heads, group - part));
+          task.q = q.data + (s.row + first) * q.stride + column;
+          task.out = out.data + (s.row + first) * out.stride + column;
+          tasks.push_back(task);
+        }
+      }
+    }
+  }
+  const auto run = [&](std::span<const AttentionTask> some) {
+    pool_.for_parts(std::ssize(some), [&](int thread, int64_t i) {
+      kernels_.attention(some[static_cast<size_t>(i)], scratch(thread, attention_scratch(layout)));
+    });
+  };
+  if (std::ssize(tasks) >= 2 * pool_.size() || !split_tasks(layout)) return run(tasks);
+  run(attention_.stretches);
+  pool_.for_parts(std::ssize(tasks), [&](int, int64_t i) {
+    const AttentionTask& whole = tasks[static_cast<size_t>(i)];
+    kernels_.merge_attention(whole, whole.gathered);
   });
+}
+
+bool CpuBackend::split_tasks(const KvLayout& layout) {
+  const auto stretches = [](const AttentionTask& t) { return t.last_stretch() - t.first_stretch() + 1; };
+  int64_t count = 0, floats = 0;
+  for (const AttentionTask& t : attention_.tasks) {
+    count += stretches(t);
+    floats += stretches(t) * Gathered::floats(layout.dim, t.queries());
+  }
+  if (pool_.size() == 1 || count == std::ssize(attention_.tasks)) return false;
+  attention_.gathered.resize(std::max(attention_.gathered.size(), static_cast<size_t>(floats) / 16));
+  attention_.stretches.clear();
+  float* to = attention_.gathered.data()->f;
+  for (AttentionTask& t : attention_.tasks) {
+    t.gathered = to;
+    for (int64_t i = 0; i < stretches(t); ++i, to += Gathered::floats(layout.dim, t.queries())) {
+      attention_.stretches.push_back(t);
+      attention_.stretches.back().stretch = t.first_stretch() + i;
+      attention_.stretches.back().gathered = to;
+    }
+  }
+  return true;
 }
 
 }  // namespace quern::cpu

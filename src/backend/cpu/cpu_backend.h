@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/activations.h"
+#include "backend/cpu/attention.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/packer.h"
 #include "backend/cpu/weight.h"
@@ -137,6 +138,13 @@ class CpuBackend final : public Backend {
     std::vector<int32_t> positions;
     std::vector<float> cosine, sine;  // [positions][pairs]
   } rotation_;
+  struct {
+    std::vector<AttentionTask> tasks;
+    std::vector<AttentionTask> stretches;  // of the tasks, where there are too few of those for the threads
+    std::vector<Line> gathered;            // what each of the stretches gives
+  } attention_;                            // grow-only
+  /// Fills attention_.stretches from the tasks; false where there is no more than one for each.
+  bool split_tasks(const KvLayout& layout);
   void prepare_rotation(std::span<const int32_t> positions, const CpuVector& frequency,
                         const RopeShape& shape);
   float* scratch(int thread, int64_t floats);

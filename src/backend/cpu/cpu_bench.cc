@@ -49,8 +49,8 @@ void matmul(benchmark::State& state, const QuantInfo* info, int64_t rows, int64_
 /// product and its sum as two operations.
 void attention(benchmark::State& state, const Kernels* kernels, KvType type, int rows) {
   const int64_t tokens = state.range(0);
-  const AttentionInputs inputs(type, tokens - rows, rows);
-  for (auto _ : state) kernels->attention(inputs.task());
+  AttentionInputs inputs(type, tokens - rows, rows);
+  for (auto _ : state) kernels->attention(inputs.task(), inputs.scratch());
   state.SetBytesProcessed(state.iterations() * inputs.block_bytes() * tokens / AttentionInputs::kBlock);
   state.SetItemsProcessed(state.iterations() * 2 * 2 * rows * AttentionInputs::kHeads *
                           AttentionInputs::kDim * tokens);

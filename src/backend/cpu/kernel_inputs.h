@@ -83,13 +83,13 @@ class AttentionInputs {
              .heads = kHeads,
              .start = before,
              .window = 0,
-             .scale = 0.125f,
-             .scratch = scratch_.data()};
+             .scale = 0.125f};
   }
   AttentionInputs(const AttentionInputs&) = delete;
   AttentionInputs& operator=(const AttentionInputs&) = delete;
 
   const AttentionTask& task() const { return task_; }
+  float* scratch() { return scratch_.data(); }
   int64_t block_bytes() const { return layout_.head_bytes(); }
 
  private:

@@ -77,7 +77,11 @@ struct Kernels {
   void (*add)(float* out, const float* in, int64_t n);
   /// out += weight · in.
   void (*add_scaled)(float* out, const float* in, float weight, int64_t n);
-  void (*attention)(const AttentionTask& task);
+  /// `scratch`: attention_scratch(layout) floats, aligned to 64.
+  void (*attention)(const AttentionTask& task, float* scratch);
+  /// Writes the task's `out` from what its stretches gave, one Gathered after another, the first of which
+  /// changes.
+  void (*merge_attention)(const AttentionTask& task, float* gathered);
 
   /// Reads `bytes` (a multiple of 1024) and returns something that depends on them: for measuring bandwidth.
   /// `ahead`: with prefetches among the loads; which way is faster differs from CPU to CPU.

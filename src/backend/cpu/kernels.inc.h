@@ -65,6 +65,7 @@ constexpr Kernels make_table(std::string_view name) {
           .add = add,
           .add_scaled = add_scaled,
           .attention = attention,
+          .merge_attention = merge_attention,
           .read_all = read_all,
           .int8_rounds = int8_rounds};
 }

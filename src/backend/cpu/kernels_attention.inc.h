@@ -63,14 +63,13 @@ struct ExpandedSpan {
 };
 
 struct AttentionState {
+  Gathered to;    // this stretch's
   float* q;       // tile by tile, [dim][queries of the tile], scaled
   float* acc;     // [kMaxQueries][dim]
   float* score;   // [kTileQueries][kSpan]
   float* scaled;  // weights by the values' scales: [group][kTileQueries][kSpan]
   float* keys;    // ExpandedSpan's
   float* values;
-  float* top;  // [kMaxQueries]
-  float* sum;  // [kMaxQueries][16], to be added up
 
   /// The next block is somewhere else in memory: nothing but this says so in time. It is asked for little by
   /// little: a core has room for a few dozen lines that have not come, and stands still for more.
@@ -254,7 +253,7 @@ void attend(const AttentionTask& task, const Span& span, int64_t base, int64_t t
     for (int w = 0; w < W; ++w)
       hide(state.score + w * kSpan, lanes, sees_from(first + w), sees_to(first + w));
   alignas(64) float shrink[16] = {};
-  softmax<W>(state.score, lanes, state.top + first, state.sum + 16 * first, shrink);
+  softmax<W>(state.score, lanes, state.to.top + first, state.to.sum + 16 * first, shrink);
   if constexpr (Span::kQ8)
     scale_weights<W>(span.scales, task.layout->groups, lanes, state.score, state.scaled);
   constexpr int64_t kMost = Span::kQ8 ? SpanScales::kGroup : 4 * kLanes;
@@ -262,7 +261,7 @@ void attend(const AttentionTask& task, const Span& span, int64_t base, int64_t t
     state.prefetch_some();
     const float* weight =
         Span::kQ8 ? state.scaled + d / SpanScales::kGroup * kTileQueries * kSpan : state.score;
-    value_lanes<W, n>(span, weight, shrink, from, to, dim, d, state.acc + first * dim);
+    value_lanes<W, n>(span, weight, shrink, from, to, dim, d, state.to.acc + first * dim);
   });
 }
 
@@ -315,53 +314,112 @@ void attend_block(const AttentionTask& task, const QueryTiles& tiles, const std:
   }
 }
 
-void attention(const AttentionTask& task) {
+// Not −∞: a query that sees nothing yet subtracts it from itself.
+constexpr float kNothingSeen = std::numeric_limits<float>::lowest();
+
+/// One stretch of the task.
+void attend_stretch(const AttentionTask& task, const QueryTiles& tiles, int64_t stretch,
+                    AttentionState& state) {
   const KvLayout& layout = *task.layout;
-  const int count = task.rows * task.heads;
-  const QueryTiles tiles(count);
-  AttentionState state;
-  state.q = task.scratch;
-  state.acc = state.q + kMaxQueries * layout.dim;
-  state.score = state.acc + kMaxQueries * layout.dim;
-  state.scaled = state.score + kTileQueries * kSpan;
-  state.keys = state.scaled + layout.groups * kTileQueries * kSpan;
-  state.values = state.keys + layout.dim * kSpan;
-  state.top = state.values + layout.dim * kSpan;
-  state.sum = state.top + kMaxQueries;
-  for (int tile = 0, i = 0; tile < tiles.count; ++tile) {
-    const int width = tiles.width(tile);
-    float* panel = state.q + i * layout.dim;
-    for (int w = 0; w < width; ++w, ++i) {
-      const float* q = task.q + i / task.heads * task.q_stride + i % task.heads * task.head_dim;
-      for (int64_t d = 0; d < task.head_dim; ++d) panel[d * width + w] = q[d] * task.scale;
-      std::memset(state.acc + i * layout.dim, 0, sizeof(float) * static_cast<size_t>(layout.dim));
-      // Not −∞: a query that sees nothing yet subtracts it from itself.
-      state.top[i] = std::numeric_limits<float>::lowest();
-      std::memset(state.sum + 16 * i, 0, 16 * sizeof(float));
-    }
-  }
-  const int64_t at_once = registers_by(tiles.narrow) * kLanes;
-  const int64_t passes = tiles.count * std::max<int64_t>(1, (layout.tokens + layout.dim) / at_once);
-  state.ahead_step = (layout.head_bytes() / passes + 63) / 64 * 64;
-  const int64_t last = task.start + task.rows - 1;
-  const int64_t from = task.window > 0 ? std::max<int64_t>(0, task.start + 1 - task.window) : 0;
-  for (int64_t b = from / task.block_size; b <= last / task.block_size; ++b) {
+  const auto queries = static_cast<size_t>(task.queries());
+  std::memset(state.to.acc, 0, sizeof(float) * queries * static_cast<size_t>(layout.dim));
+  std::memset(state.to.sum, 0, sizeof(float) * queries * 16);
+  for (size_t i = 0; i < queries; ++i) state.to.top[i] = kNothingSeen;
+  const int64_t blocks = stretch_blocks(task.block_size), last = (task.to() - 1) / task.block_size;
+  const int64_t end = std::min(last + 1, (stretch + 1) * blocks);
+  for (int64_t b = std::max(task.from() / task.block_size, stretch * blocks); b < end; ++b) {
     const std::byte* head = task.head + task.blocks[b] * task.block_bytes;
-    if (b < last / task.block_size) {
+    if (b < last) {
       state.ahead = task.head + task.blocks[b + 1] * task.block_bytes;
       state.ahead_end = state.ahead + layout.head_bytes();
     }
-    const int64_t base = b * task.block_size, tokens = std::min(task.block_size, last + 1 - base);
+    const int64_t base = b * task.block_size, tokens = std::min(task.block_size, task.to() - base);
     if (layout.q8)
       attend_block<true>(task, tiles, head, base, tokens, state);
     else
       attend_block<false>(task, tiles, head, base, tokens, state);
   }
-  for (int i = 0; i < count; ++i) {
+}
+
+/// Adds what a later stretch gave.
+void merge(const Gathered& all, const Gathered& part, int64_t dim, int queries) {
+  for (int i = 0; i < queries; ++i) {
+    // As if stretches that a query sees nothing of had not been there.
+    if (part.top[i] == kNothingSeen) continue;
+    const float top = std::max(all.top[i], part.top[i]);
+    const bool first = all.top[i] == kNothingSeen;
+    const F keep = vexp(V::set1(all.top[i] - top)), add = vexp(V::set1(part.top[i] - top));
+    const auto join = [&](float* to, const float* from, int64_t count) QUERN_INLINE_LAMBDA {
+      for (int64_t d = 0; d < count; d += kLanes) {
+        const F x = V::load(from + d);
+        V::store(to + d, first ? x : V::fma(x, add, V::mul(V::load(to + d), keep)));
+      }
+    };
+    join(all.acc + i * dim, part.acc + i * dim, dim);
+    join(all.sum + 16 * i, part.sum + 16 * i, 16);
+    all.top[i] = top;
+  }
+}
+
+void write_out(const AttentionTask& task, const Gathered& all) {
+  for (int i = 0; i < task.queries(); ++i) {
     float* out = task.out + i / task.heads * task.out_stride + i % task.heads * task.head_dim;
     F sum[kParts];
-    QUERN_UNROLL for (int p = 0; p < kParts; ++p) sum[p] = V::load(state.sum + 16 * i + p * kLanes);
+    QUERN_UNROLL for (int p = 0; p < kParts; ++p) sum[p] = V::load(all.sum + 16 * i + p * kLanes);
     const float inverse = 1.0f / V::reduce_add(sum);
-    for (int64_t d = 0; d < task.head_dim; ++d) out[d] = state.acc[i * layout.dim + d] * inverse;
+    for (int64_t d = 0; d < task.head_dim; ++d) out[d] = all.acc[i * task.layout->dim + d] * inverse;
   }
+}
+
+void merge_attention(const AttentionTask& task, float* gathered) {
+  const int64_t dim = task.layout->dim;
+  const int queries = task.queries();
+  const Gathered all(gathered, dim, queries);
+  for (int64_t s = task.first_stretch() + 1; s <= task.last_stretch(); ++s) {
+    gathered += Gathered::floats(dim, queries);
+    merge(all, Gathered(gathered, dim, queries), dim, queries);
+  }
+  write_out(task, all);
+}
+
+/// The queries, scaled, tile by tile.
+void arrange_queries(const AttentionTask& task, const QueryTiles& tiles, float* to) {
+  for (int tile = 0, i = 0; tile < tiles.count; ++tile) {
+    const int width = tiles.width(tile);
+    float* panel = to + i * task.layout->dim;
+    for (int w = 0; w < width; ++w, ++i) {
+      const float* q = task.q + i / task.heads * task.q_stride + i % task.heads * task.head_dim;
+      for (int64_t d = 0; d < task.head_dim; ++d) panel[d * width + w] = q[d] * task.scale;
+    }
+  }
+}
+
+void attention(const AttentionTask& task, float* scratch) {
+  const KvLayout& layout = *task.layout;
+  const int queries = task.queries();
+  const int64_t gathered = Gathered::floats(layout.dim, queries);
+  float* const first = scratch + kMaxQueries * layout.dim;
+  const Gathered all(first, layout.dim, queries), part(first + gathered, layout.dim, queries);
+  AttentionState state{.to = all};
+  state.q = scratch;
+  state.score = first + 2 * Gathered::floats(layout.dim, kMaxQueries);
+  state.scaled = state.score + kTileQueries * kSpan;
+  state.keys = state.scaled + layout.groups * kTileQueries * kSpan;
+  state.values = state.keys + layout.dim * kSpan;
+  const QueryTiles tiles(queries);
+  const int64_t at_once = registers_by(tiles.narrow) * kLanes;
+  const int64_t passes = tiles.count * std::max<int64_t>(1, (layout.tokens + layout.dim) / at_once);
+  state.ahead_step = (layout.head_bytes() / passes + 63) / 64 * 64;
+  arrange_queries(task, tiles, state.q);
+  if (task.gathered != nullptr) {
+    state.to = Gathered(task.gathered, layout.dim, queries);
+    return attend_stretch(task, tiles, task.stretch, state);
+  }
+  attend_stretch(task, tiles, task.first_stretch(), state);
+  for (int64_t s = task.first_stretch() + 1; s <= task.last_stretch(); ++s) {
+    state.to = part;
+    attend_stretch(task, tiles, s, state);
+    merge(all, part, layout.dim, queries);
+  }
+  write_out(task, all);
 }
