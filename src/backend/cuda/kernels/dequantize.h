@@ -96,45 +96,75 @@ QUERN_DEVICE const uint32_t* codes_of(const Packed& w, int tile, int unit) {
   return w.codes + (int64_t{tile} * w.units + unit) * unit_words(form.bits);
 }
 
-/// Reads the scales of one tile's units, for a lane.
+/// Words of a tile's scales: of a plain group or, in two levels, of a unit and of a super.
 template <Form form>
-struct Heads {
-  static constexpr int words = form.head_words();
-  const uint32_t* heads = nullptr;  // of the lane's rows
-  const uint32_t* supers = nullptr;
-  int group_shift = 0;
+constexpr int kHeadStep = 8 * form.head_words();
+template <Form form>
+constexpr int kSuperStep = 8 * form.super_words();
 
-  QUERN_DEVICE Heads(const Packed& w, int tile, int lane) : group_shift(w.group_shift) {
-    const int pair = lane / 4;
+/// Brings the scales of a tile's units into shared memory, kWords words a unit; a warp's lanes copy 16 bytes
+/// each. Into registers they could be asked for as early, but a warp counts its loads under way with six
+/// counters and waits until one is at zero: with the scales that it needs it would wait for those of later
+/// units, too, each time as long as memory takes.
+template <Form form>
+struct HeadCopies {
+  static constexpr int kWords =
+      form.super ? kHeadStep<form> + kSuperStep<form> : form.groups() * kHeadStep<form>;
+  const uint32_t* from = nullptr;  // what this lane copies of the first unit
+  int group = 0, shift = 0, step = 0;
+
+  QUERN_DEVICE HeadCopies(const Packed& w, int tile, int lane) {
+    const int word = 4 * lane;
     if constexpr (form.super) {
-      heads = w.heads + (int64_t{tile} * w.units * 8 + pair) * words;
-      supers = w.supers + (int64_t{tile} * supers_of(w.units) * 8 + pair) * form.super_words();
-    } else if constexpr (words > 0) {
-      heads = w.heads + (int64_t{tile} * groups_of(w.units, w.group_shift) * 8 + pair) * words;
+      const bool upper = word >= kHeadStep<form>;
+      shift = upper ? 3 : 1;
+      step = upper ? kSuperStep<form> : kHeadStep<form>;
+      from = upper ? w.supers + int64_t{tile} * supers_of(w.units) * step + (word - kHeadStep<form>)
+                   : w.heads + int64_t{tile} * w.units * step + word;
+    } else if constexpr (kWords > 0) {
+      shift = w.group_shift;
+      step = kHeadStep<form>;
+      group = word / step;
+      from = w.heads + int64_t{tile} * groups_of(w.units, shift) * step + word % step;
     }
   }
-  QUERN_DEVICE void load(Raw<form>& raw, int unit) const {
-    const auto at = static_cast<uint32_t>(unit);
-    if constexpr (form.super) {
-      load_words<words>(raw.head, heads + at * (8 * words));
-      load_words<form.super_words()>(raw.super, supers + at / 4 * (8 * form.super_words()));
-    } else if constexpr (words > 0) {
-      if (group_shift > 0) {  // one group for the whole unit
-        load_words<words>(raw.head, heads + (at * 2 >> group_shift) * (8 * words));
-        QUERN_UNROLL
-        for (int i = 0; i < words; ++i) raw.head[words + i] = raw.head[i];
-      } else {
-        load_words<words>(raw.head, heads + at * (16 * words));
-        load_words<words>(raw.head + words, heads + at * (16 * words) + 8 * words);
-      }
-    }
+  /// Starts the copy of a unit's, `to` bytes behind the lane's place.
+  template <int to>
+  QUERN_DEVICE void start(SharedPlace place, int unit, int lane) const {
+    if (4 * lane < kWords) copy_async_at<16, to, 0>(place, from + (2 * unit + group >> shift) * step);
   }
 };
 
+/// A lane's scales of a unit: plain, its groups' lie `group_step` words apart.
+template <Form form>
+QUERN_DEVICE void load_heads(Raw<form>& raw, const uint32_t* heads, int group_step, const uint32_t* supers,
+                             int lane) {
+  constexpr int words = form.head_words(), super_words = form.super_words();
+  const int pair = lane / 4;
+  if constexpr (form.super) {
+    load_words<words>(raw.head, heads + pair * words);
+    load_words<super_words>(raw.super, supers + pair * super_words);
+  } else if constexpr (words > 0) {
+    QUERN_UNROLL
+    for (int j = 0; j < form.groups(); ++j)
+      load_words<words>(raw.head + j * words, heads + j * group_step + pair * words);
+  }
+}
+/// From what HeadCopies has brought.
+template <Form form>
+QUERN_DEVICE void load_heads(Raw<form>& raw, const uint32_t* unit, int lane) {
+  load_heads<form>(raw, unit, kHeadStep<form>, unit + kHeadStep<form>, lane);
+}
+
+/// All of a unit from memory.
 template <Form form>
 QUERN_DEVICE void load_unit(Raw<form>& raw, const Packed& w, int tile, int unit, int lane) {
   load_codes<form>(raw, codes_of<form>(w, tile, unit), lane, FromMemory{});
-  Heads<form>(w, tile, lane).load(raw, unit);
+  const int groups = form.super ? w.units : groups_of(w.units, w.group_shift);
+  const int group = form.super ? unit : 2 * unit >> w.group_shift;
+  load_heads<form>(raw, w.heads + (int64_t{tile} * groups + group) * kHeadStep<form>,
+                   w.group_shift > 0 ? 0 : kHeadStep<form>,
+                   w.supers + (int64_t{tile} * supers_of(w.units) + unit / 4) * kSuperStep<form>, lane);
 }
 
 /// s and m of group j of the unit, for rows lane / 4 (half 0) and lane / 4 + 8 (half 1).
@@ -212,9 +242,9 @@ QUERN_DEVICE void centered(uint32_t (&a)[4], const Raw<form>& raw, int kt, const
       // 64 + q, exactly.
       const uint32_t word = raw.code[kt] >> (reg / 2 * 8);
       if (reg % 2 == 0)
-        a[reg] = h2_fma((word & 0x000f000fu) | kHalf1024, 0x3c003c00u, zero.plain);
+        a[reg] = h2_fma(and_or(word, 0x000f000fu, kHalf1024), 0x3c003c00u, zero.plain);
       else
-        a[reg] = h2_fma((word & 0x00f000f0u) | kHalf1024, 0x2c002c00u, zero.shifted);
+        a[reg] = h2_fma(and_or(word, 0x00f000f0u, kHalf1024), 0x2c002c00u, zero.shifted);
     } else {
       a[reg] = h2_fma(code_pair<form.bits>(raw.code, pair) | kHalf1024, 0x3c003c00u, zero.plain);
     }

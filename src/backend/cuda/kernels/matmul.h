@@ -95,32 +95,33 @@ QUERN_DEVICE void add_unit(float (&sum)[4], const Raw<form>& raw, const uint32_t
 /// address is a constant distance from a pointer.
 template <Form form, int depth>
 struct NarrowPart {
-  static constexpr int words = unit_words(form.bits);
-  static constexpr int ahead = depth < 4 ? depth : 4;  // units whose scales are on their way
+  static constexpr int words = unit_words(form.bits), head_words = HeadCopies<form>::kWords;
 
-  const Heads<form>& heads;
+  const HeadCopies<form>& heads;
   const Zero& zero;
-  const uint32_t* slots;  // of the ring
-  SharedPlace ring;
-  const uint32_t* codes;  // of the part's first unit
-  const uint16_t* place;  // the lane's, in its row of activations, likewise
-  int lane, left;         // units that are left, this part's and later ones
+  const uint32_t *slots, *head_slots;  // of the ring
+  SharedPlace ring, head_ring;         // the lane's place in the second
+  const uint32_t* codes;               // of the part's first unit
+  const uint16_t* place;               // the lane's, in its row of activations, likewise
+  int lane, left;                      // units that are left, this part's and later ones
   bool has_row;
   int first;
-  Raw<form> (&raw)[ahead];
   uint32_t (&x)[2][8];
   float (&sum)[4];
 
-  template <int i>
-  QUERN_DEVICE void fetch() {
-    if (i < left) copy_codes<form, i * words, i * words>(ring, codes, lane);
+  /// Starts the copies of unit `from` into slot `to`.
+  template <int to, int from>
+  QUERN_DEVICE void fetch_unit() {
+    if (from < left) {
+      copy_codes<form, to * words, from * words>(ring, codes, lane);
+      heads.template start<4 * to * head_words>(head_ring, first + from, lane);
+    }
     copy_commit();
-    if constexpr (i + 1 < depth) fetch<i + 1>();
   }
   template <int i>
-  QUERN_DEVICE void fetch_heads() {
-    if (i < left) heads.load(raw[i], first + i);
-    if constexpr (i + 1 < ahead) fetch_heads<i + 1>();
+  QUERN_DEVICE void fetch() {
+    fetch_unit<i, i>();
+    if constexpr (i + 1 < depth) fetch<i + 1>();
   }
   template <int i>
   QUERN_DEVICE void fetch_x() {
@@ -129,14 +130,14 @@ struct NarrowPart {
   template <int i>
   QUERN_DEVICE void multiply() {
     if (i >= left) return;
-    Raw<form>& now = raw[i % ahead];
     copy_wait<depth - 1>();
+    sync_warp();  // other lanes have copied this one's scales
+    Raw<form> now;
     load_codes<form>(now, slots + i * words, lane, FromShared{});
+    load_heads<form>(now, head_slots + i * head_words, lane);
     add_unit<form>(sum, now, x[i % 2], zero);
-    if (i + depth < left) copy_codes<form, i * words, (i + depth) * words>(ring, codes, lane);
-    copy_commit();
+    fetch_unit<i, i + depth>();  // no lane reads the slot any more: all have taken part in the products
     fetch_x<i + 2>();
-    if (i + ahead < left) heads.load(now, first + i + ahead);
     if constexpr (i + 1 < depth) multiply<i + 1>();
   }
 };
@@ -149,6 +150,7 @@ QUERN_KERNEL_OF(256, (Form::of(code).super && Form::of(code).min ? 2 : 3))
   constexpr int depth = form.bits <= 4 ? 8 : form.bits <= 8 ? 4 : 2;  // units whose codes are on their way
   using Part = NarrowPart<form, depth>;
   QUERN_SHARED(Words4, ring, 8 * depth * Part::words / 4);  // a lane reads what itself has copied
+  QUERN_SHARED(Words4, head_ring, 8 * depth * (Part::head_words > 0 ? Part::head_words : 4) / 4);
   QUERN_SHARED(float, sums_of_warps, 8 * kTile * kNarrowCols);
   let_next_start();
   const Target& target = args.target[target_of(args, block_x())];
@@ -161,17 +163,19 @@ QUERN_KERNEL_OF(256, (Form::of(code).super && Form::of(code).min ? 2 : 3))
   const int each = (w.units + share - 1) / share;
   const int begin = each * (warp % share), end = begin + each < w.units ? begin + each : w.units;
   const bool has_row = lane / 4 < job.count;
-  const Heads<form> heads(w, tile, lane);
+  const HeadCopies<form> heads(w, tile, lane);
   const Zero zero = Zero::of(w.zero);
-  Raw<form> raw[Part::ahead];
   uint32_t x[2][8] = {};
   float sum[4] = {0, 0, 0, 0};
 
   uint32_t* slots = reinterpret_cast<uint32_t*>(ring) + warp * depth * Part::words;
+  uint32_t* head_slots = reinterpret_cast<uint32_t*>(head_ring) + warp * depth * Part::head_words;
   Part part{heads,
             zero,
             slots,
+            head_slots,
             shared_place(slots),
+            shared_place(head_slots + 4 * lane),
             codes_of<form>(w, tile, begin),
             args.x + int64_t{job.first + (has_row ? lane / 4 : 0)} * args.padded + kUnit * begin +
                 lane % 4 * (form.sub == 32 ? 8 : 4),
@@ -179,11 +183,9 @@ QUERN_KERNEL_OF(256, (Form::of(code).super && Form::of(code).min ? 2 : 3))
             end - begin,
             has_row,
             begin,
-            raw,
             x,
             sum};
   part.template fetch<0>();
-  part.template fetch_heads<0>();
   wait_for_previous();  // for weights there was no need
   part.template fetch_x<0>();
   part.template fetch_x<1>();

@@ -21,7 +21,7 @@ namespace quern::cuda {
 
 #ifdef __CUDACC__
 
-/// A block's size and shared memory: stages, 1024 bytes to align them, and the barriers.
+/// A block's size and shared memory: stages, 1024 bytes to align them, the barriers, and scales.
 template <Form form, int cols>
 struct HopperBlock {
   static constexpr int kTiles = hopper_rows(cols) / kTile;
@@ -37,9 +37,12 @@ struct HopperBlock {
   static constexpr int kX = cols * kUnit * 2;
   static constexpr int kSent = kX + kTiles * kCodes;
   static constexpr int kStage = (kSent + 1023) / 1024 * 1024;  // the activations begin on 1024 bytes
-  static constexpr int kRoom = 208 * 1024 / kBlocks;
+  static constexpr int kHeadUnits = 8;                         // whose scales are on their way, by warp
+  static constexpr int kHeads = HeadCopies<form>::kWords;      // words of a unit
+  static constexpr int kHeadBytes = 4 * kTiles * kHeadUnits * kHeads;
+  static constexpr int kRoom = 208 * 1024 / kBlocks - kHeadBytes;
   static constexpr int kStages = kRoom / kStage < 12 ? kRoom / kStage : 12;
-  static constexpr int kBytes = kStages * kStage + 1024 + 2 * kStages * 8;
+  static constexpr int kBytes = kStages * kStage + 1024 + 2 * kStages * 8 + kHeadBytes;
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -78,43 +81,46 @@ QUERN_DEVICE void copy_units(const MatmulArgs& args, const Packed& w, int first_
   }
 }
 
-/// A warp's tile: d += weights · activations over the units.
+/// A warp's tile: d += weights · activations over the units. `scales` is the warp's own.
 template <Form form, int cols>
 QUERN_DEVICE void multiply_units(float (&d)[cols / 2], const Packed& w, int tile, int begin, int end,
                                  const uint8_t* shared, hopper::Barrier* full, hopper::Barrier* empty,
-                                 int warp, int lane) {
+                                 const uint32_t* scales, int warp, int lane) {
   using namespace hopper;
   using Block = HopperBlock<form, cols>;
-  constexpr int stages = Block::kStages;
-  const Zero zero = Zero::of(w.zero);
-  // Scales come from memory as the codes do, so they are asked for as early as registers allow.
-  constexpr int ahead =
-      form.bits == 16 || (form.min && (cols == 64 || cols == 128)) ? 2 : 4;  // an even number
+  constexpr int stages = Block::kStages, ahead = Block::kHeadUnits;
   constexpr int together = cols >= 128 ? 4 : 2;  // products that go to the tensor cores as one group
-  const Heads<form> heads(w, tile, lane);
-  Raw<form> raw[ahead];
-  QUERN_UNROLL
-  for (int i = 0; i < ahead; ++i)
-    if (begin + i < end) heads.load(raw[i], begin + i);
+  const Zero zero = Zero::of(w.zero);
+  const HeadCopies<form> heads(w, tile, lane);
+  const SharedPlace place = shared_place(scales + 4 * lane);
+  const auto fetch_heads = [&](int unit, int slot) {
+    if (unit < end) heads.template start<0>(place + 4 * Block::kHeads * slot, unit, lane);
+    copy_commit();
+  };
+  for (int i = 0; i < ahead; ++i) fetch_heads(begin + i, i);
   wait_for_previous();
   int stage = 0, parity = 0, before = 0;
   uint32_t a[2][together][4];
   keep(d);
-  for (int first = begin; first < end; first += ahead) {
+  for (int first = begin; first < end; first += 2) {
     QUERN_UNROLL
-    for (int i = 0; i < ahead; ++i) {
-      const int unit = first + i;
+    for (int i = 0; i < 2; ++i) {
+      const int unit = first + i, slot = (unit - begin) % ahead;
       if (unit >= end) continue;
       const uint8_t* at = shared + stage * Block::kStage;
+      copy_wait<ahead - 1>();
+      sync_warp();  // other lanes have copied this one's scales
       wait(full + stage, parity);
-      load_codes<form>(raw[i], reinterpret_cast<const uint32_t*>(at + Block::kX + warp * Block::kCodes), lane,
+      Raw<form> raw;
+      load_codes<form>(raw, reinterpret_cast<const uint32_t*>(at + Block::kX + warp * Block::kCodes), lane,
                        FromShared{});
+      load_heads<form>(raw, scales + slot * Block::kHeads, lane);
       const uint64_t right = descriptor(at);
       QUERN_UNROLL
       for (int h = 0; h < 4; h += together) {
         uint32_t(&weights)[together][4] = a[(i * 4 + h) / together % 2];
         QUERN_UNROLL
-        for (int j = 0; j < together; ++j) scaled<form>(weights[j], raw[i], h + j, zero);
+        for (int j = 0; j < together; ++j) scaled<form>(weights[j], raw, h + j, zero);
         wgmma_fence();
         QUERN_UNROLL
         for (int j = 0; j < together; ++j) wgmma<cols>(d, weights[j], right + 2 * (h + j));
@@ -122,11 +128,13 @@ QUERN_DEVICE void multiply_units(float (&d)[cols / 2], const Packed& w, int tile
         wgmma_wait<1>();  // those before: their registers are free
         if (h == 0 && unit > begin && lane == 0) arrive(empty + before);
       }
-      if (unit + ahead < end) heads.load(raw[i], unit + ahead);
+      sync_warp();  // all lanes have read the slot
+      fetch_heads(unit + ahead, slot);
       before = stage;
       if (++stage == stages) stage = 0, parity ^= 1;
     }
   }
+  copy_wait<0>();
   wgmma_wait<0>();
   keep(d);
 }
@@ -143,6 +151,7 @@ __global__ void __maxnreg__((HopperBlock<Form::of(code), cols>::kRegisters))
   uint8_t* shared = dynamic + (1024 - shared_address(dynamic) % 1024) % 1024;
   auto* full = reinterpret_cast<Barrier*>(shared + Block::kStages * Block::kStage);
   Barrier* empty = full + Block::kStages;
+  const auto* scales = reinterpret_cast<const uint32_t*>(empty + Block::kStages);
   if (thread_x() == 0) {
     for (int i = 0; i < Block::kStages; ++i) init(full + i, 1), init(empty + i, Block::kTiles);
     fence_init();
@@ -168,7 +177,8 @@ __global__ void __maxnreg__((HopperBlock<Form::of(code), cols>::kRegisters))
     if constexpr (Block::kShares) take_registers<232>();
     const int tile = first_tile + warp < w.tiles ? first_tile + warp : w.tiles - 1;
     float d[cols / 2] = {};
-    multiply_units<form, cols>(d, w, tile, begin, end, shared, full, empty, warp, lane);
+    multiply_units<form, cols>(d, w, tile, begin, end, shared, full, empty,
+                               scales + warp * Block::kHeadUnits * Block::kHeads, warp, lane);
     const int rows = args.rows - first_row < cols ? args.rows - first_row : cols;
     QUERN_UNROLL
     for (int j = 0; j < cols / 8; ++j) {

@@ -63,6 +63,8 @@ QUERN_DEVICE int block_y() { return static_cast<int>(blockIdx.y); }
 QUERN_DEVICE int block_z() { return static_cast<int>(blockIdx.z); }
 
 QUERN_DEVICE void sync_block() { __syncthreads(); }
+/// Also orders what the warp's lanes have written to shared memory.
+QUERN_DEVICE void sync_warp() { __syncwarp(); }
 QUERN_DEVICE float shfl_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 /// Adds to a number in shared memory; returns what was there.
 QUERN_DEVICE int32_t add_shared(int32_t* to, int32_t n) { return atomicAdd(to, n); }
@@ -166,6 +168,12 @@ QUERN_DEVICE uint32_t h2_of(float low, float high) {
 }
 QUERN_DEVICE float float_of_half(uint16_t h) { return __half2float(__ushort_as_half(h)); }
 
+/// (a & mask) | bits in one instruction; the compiler makes it two.
+QUERN_DEVICE uint32_t and_or(uint32_t a, uint32_t mask, uint32_t bits) {
+  uint32_t d;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(a), "r"(mask), "r"(bits));
+  return d;
+}
 QUERN_DEVICE float float_of_bits(uint32_t bits) { return __uint_as_float(bits); }
 QUERN_DEVICE uint32_t bits_of_float(float x) { return __float_as_uint(x); }
 /// Products and sums that are rounded one by one, never fused.

@@ -75,6 +75,7 @@ inline void wait_for_previous() {}
 inline void let_next_start() {}
 
 inline void sync_block() { simt::wait_for_block(); }
+inline void sync_warp() { simt::exchange("", 1); }
 inline float shfl_xor(float x, int mask) {
   const std::byte* all = simt::exchange(&x, sizeof(x));
   float out;
@@ -131,6 +132,7 @@ inline uint32_t h2_of(float low, float high) {
   return static_cast<uint32_t>(f32_to_f16(low)) | static_cast<uint32_t>(f32_to_f16(high)) << 16;
 }
 inline float float_of_half(uint16_t h) { return simt::half_value(h); }
+inline uint32_t and_or(uint32_t a, uint32_t mask, uint32_t bits) { return (a & mask) | bits; }
 inline float float_of_bits(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline uint32_t bits_of_float(float x) { return std::bit_cast<uint32_t>(x); }
 // -ffp-contract=off holds the compiler to it.
