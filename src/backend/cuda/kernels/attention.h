@@ -29,17 +29,18 @@ QUERN_DEVICE uint32_t halves_of_f8(uint32_t two) {
   return h2_mul(moved, 0x5c005c00u);  // · 256
 }
 
-/// Eight neighbours as halves.
+/// Words of eight neighbours, as stored.
 template <KvKind kind>
-QUERN_DEVICE void load_eight(uint32_t (&w)[4], const uint8_t* matrix, int64_t at) {
-  if constexpr (kind == KvKind::f16) {
-    const auto four = *reinterpret_cast<const Words4*>(matrix + 2 * at);
-    QUERN_UNROLL
-    for (int i = 0; i < 4; ++i) w[i] = four.w[i];
-  } else {
-    const auto two = *reinterpret_cast<const Words2*>(matrix + at);
-    QUERN_UNROLL
-    for (int i = 0; i < 4; ++i) w[i] = halves_of_f8(two.w[i / 2] >> (16 * (i % 2)));
+constexpr int kEightWords = kind == KvKind::f16 ? 4 : 2;
+
+template <KvKind kind>
+QUERN_DEVICE void halves_of(uint32_t (&w)[4], const uint32_t (&stored)[kEightWords<kind>]) {
+  QUERN_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (kind == KvKind::f16)
+      w[i] = stored[i];
+    else
+      w[i] = halves_of_f8(stored[i / 2] >> (16 * (i % 2)));
   }
 }
 
@@ -59,23 +60,48 @@ struct Chunk {
   int count;     // keys that exist: 1 … 32
 };
 
+/// Registers hold this many of the eights that a lane needs of a chunk's keys, or values: all of them are
+/// asked for before the first is used, so that a chunk waits for memory once and not for each (the compiler
+/// would).
+constexpr int kEights = 16;
+
+/// Which eight tokens of a chunk a lane reads: tokens that are not stored have no place, so others are read
+/// for them, whose scores, or weights, do not count.
+QUERN_DEVICE int stored_eight(const Chunk& chunk, int eight) {
+  const int last = chunk.stored / 8 - 1;
+  return eight < last ? eight : last;
+}
+
 template <int dim, KvKind kind>
 QUERN_DEVICE void score(float (&s)[4][4], const uint16_t* queries, const Chunk& chunk, int lane) {
-  const int g = lane / 4, t = lane % 4;
+  constexpr int words = kEightWords<kind>, parts = dim / 32;
+  constexpr int together = parts < kEights / 4 ? parts : kEights / 4;
+  const int g = lane / 4, t = lane % 4, token = 8 * stored_eight(chunk, g / 2) + g % 2;
+  const uint8_t* keys = chunk.keys + (int64_t{token} * dim + 8 * t) * (words / 2);
   QUERN_UNROLL
-  for (int j = 0; j < dim / 32; ++j) {
-    const auto upper = *reinterpret_cast<const Words4*>(queries + g * (dim + kPad) + 32 * j + 8 * t);
-    const auto lower = *reinterpret_cast<const Words4*>(queries + (g + 8) * (dim + kPad) + 32 * j + 8 * t);
+  for (int first = 0; first < parts; first += together) {
+    uint32_t stored[together][4][words];
     QUERN_UNROLL
-    for (int n = 0; n < 4; ++n) {
-      const int token = 8 * (g / 2) + 2 * n + g % 2;
-      uint32_t k[4] = {0, 0, 0, 0};
-      if (token < chunk.stored) load_eight<kind>(k, chunk.keys, int64_t{token} * dim + 32 * j + 8 * t);
+    for (int j = 0; j < together; ++j) {
       QUERN_UNROLL
-      for (int step = 0; step < 2; ++step) {
-        const uint32_t a[4] = {upper.w[2 * step], lower.w[2 * step], upper.w[2 * step + 1],
-                               lower.w[2 * step + 1]};
-        mma(s[n], a, k[2 * step], k[2 * step + 1]);
+      for (int n = 0; n < 4; ++n)
+        load_at<words, 0>(stored[j][n], keys + (2 * n * dim + 32 * (first + j)) * (words / 2));
+    }
+    QUERN_UNROLL
+    for (int j = 0; j < together; ++j) {
+      const uint16_t* query = queries + g * (dim + kPad) + 32 * (first + j) + 8 * t;
+      const auto upper = *reinterpret_cast<const Words4*>(query);
+      const auto lower = *reinterpret_cast<const Words4*>(query + 8 * (dim + kPad));
+      QUERN_UNROLL
+      for (int n = 0; n < 4; ++n) {
+        uint32_t k[4];
+        halves_of<kind>(k, stored[j][n]);
+        QUERN_UNROLL
+        for (int step = 0; step < 2; ++step) {
+          const uint32_t a[4] = {upper.w[2 * step], lower.w[2 * step], upper.w[2 * step + 1],
+                                 lower.w[2 * step + 1]};
+          mma(s[n], a, k[2 * step], k[2 * step + 1]);
+        }
       }
     }
   }
@@ -135,25 +161,44 @@ QUERN_DEVICE void drop_unwritten(uint32_t (&v)[4], int count, int t) {
   }
 }
 
+/// Takes the queries through a chunk.
 template <int dim, KvKind kind>
-QUERN_DEVICE void add_values(Found<dim>& found, const float (&p)[4][4], const Chunk& chunk, int tokens,
-                             int lane) {
+QUERN_DEVICE void attend(Found<dim>& found, const uint16_t* queries, const Chunk& chunk,
+                         const int (&position)[2], int window, int tokens, int lane) {
+  constexpr int words = kEightWords<kind>, parts = dim / 8;
+  constexpr int together = parts < kEights ? parts : kEights;
+  float s[4][4] = {};
+  score<dim, kind>(s, queries, chunk, lane);
+
   const int g = lane / 4, t = lane % 4;
+  const uint8_t* values = chunk.values + (int64_t{g} * tokens + 8 * stored_eight(chunk, t)) * (words / 2);
+  uint32_t stored[together][words];
+  const auto load = [&](int first) {
+    QUERN_UNROLL
+    for (int m = 0; m < together; ++m)
+      load_at<words, 0>(stored[m], values + int64_t{8 * (first + m)} * tokens * (words / 2));
+  };
+  load(0);
+  weigh<dim>(found, s, chunk, position, window, lane);
   uint32_t a[2][4];
   QUERN_UNROLL
   for (int j = 0; j < 2; ++j) {
-    a[j][0] = h2_of(p[2 * j][0], p[2 * j][1]);
-    a[j][1] = h2_of(p[2 * j][2], p[2 * j][3]);
-    a[j][2] = h2_of(p[2 * j + 1][0], p[2 * j + 1][1]);
-    a[j][3] = h2_of(p[2 * j + 1][2], p[2 * j + 1][3]);
+    a[j][0] = h2_of(s[2 * j][0], s[2 * j][1]);
+    a[j][1] = h2_of(s[2 * j][2], s[2 * j][3]);
+    a[j][2] = h2_of(s[2 * j + 1][0], s[2 * j + 1][1]);
+    a[j][3] = h2_of(s[2 * j + 1][2], s[2 * j + 1][3]);
   }
   QUERN_UNROLL
-  for (int m = 0; m < dim / 8; ++m) {
-    uint32_t v[4] = {0, 0, 0, 0};
-    if (8 * t < chunk.stored) load_eight<kind>(v, chunk.values, int64_t{8 * m + g} * tokens + 8 * t);
-    if (chunk.count < kChunk) drop_unwritten(v, chunk.count, t);
-    mma(found.out[m], a[0], v[0], v[1]);
-    mma(found.out[m], a[1], v[2], v[3]);
+  for (int first = 0; first < parts; first += together) {
+    if (first > 0) load(first);
+    QUERN_UNROLL
+    for (int m = 0; m < together; ++m) {
+      uint32_t v[4];
+      halves_of<kind>(v, stored[m]);
+      if (chunk.count < kChunk) drop_unwritten(v, chunk.count, t);
+      mma(found.out[first + m], a[0], v[0], v[1]);
+      mma(found.out[first + m], a[1], v[2], v[3]);
+    }
   }
 }
 
@@ -236,10 +281,8 @@ attention_own(QUERN_ARGUMENT AttentionArgs args) {
   Found<dim> found;
   for (int i = chunks.of_position(begin); i <= end; ++i) {
     const Chunk chunk = chunks.at(i);
-    float s[4][4] = {};
-    score<dim, kind>(s, queries + first * (dim + kPad), chunk, lane);
-    weigh<dim>(found, s, chunk, position, args.window, lane);
-    add_values<dim, kind>(found, s, chunk, args.form.tokens, lane);
+    attend<dim, kind>(found, queries + first * (dim + kPad), chunk, position, args.window, args.form.tokens,
+                      lane);
   }
   QUERN_UNROLL
   for (int half = 0; half < 2; ++half) {
@@ -332,10 +375,7 @@ attention_shared(QUERN_ARGUMENT AttentionArgs args) {
   const int turn = (warp - begin % kAttentionWarps + kAttentionWarps) % kAttentionWarps;
   for (int i = begin + turn; i < end; i += kAttentionWarps) {
     const Chunk chunk = chunks.at(i);
-    float s[4][4] = {};
-    score<dim, kind>(s, queries, chunk, lane);
-    weigh<dim>(found, s, chunk, position, args.window, lane);
-    add_values<dim, kind>(found, s, chunk, args.form.tokens, lane);
+    attend<dim, kind>(found, queries, chunk, position, args.window, args.form.tokens, lane);
   }
   join_warps<dim>(found, joined, most, sum, lane, warp);
 
