@@ -5,7 +5,7 @@
 // L2 cache several times over, so that every matrix comes from memory; the median of its replays counts. What
 // is timed is a whole op: activations to halves, the product, and adding up splits. usage: quern_cuda_bench
 // [--types Q4_0,gptq-4-128,…] [--rows 1,16,32,64,128,256]
-// [--part gate_up] [--quick]
+// [--part gate_up] [--cluster 1|2|4] [--quick]
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 #include <fmt/format.h>
@@ -283,6 +283,7 @@ std::vector<std::string> split(const std::string& text) {
 int run(std::span<char*> arguments) {
   std::string types = "gptq-4-128,Q4_0,Q4_K,Q6_K,Q8_0,F16", rows = "1,16,32,64,128,256", part;
   bool quick = false;
+  GpuOptions options;
   for (size_t i = 1; i < arguments.size(); ++i) {
     const std::string argument = arguments[i];
     if (argument == "--quick")
@@ -293,13 +294,18 @@ int run(std::span<char*> arguments) {
       rows = arguments[++i];
     else if (argument == "--part" && i + 1 < arguments.size())
       part = arguments[++i];
+    else if (argument == "--cluster" && i + 1 < arguments.size())
+      options.hopper_cluster = std::stoi(arguments[++i]);
     else
-      return fmt::print(stderr, "usage: quern_cuda_bench [--types …] [--rows …] [--part …] [--quick]\n"), 2;
+      return fmt::print(
+                 stderr,
+                 "usage: quern_cuda_bench [--types …] [--rows …] [--part …] [--cluster …] [--quick]\n"),
+             2;
   }
   auto device = cuda::open_device(0);
   if (!device) return fmt::print(stderr, "error: {}\n", device.error().message), 1;
   cudaStream_t stream = (*device)->stream()->stream();
-  auto backend = cuda::make_device_backend(*std::move(device));
+  auto backend = cuda::make_device_backend(*std::move(device), options);
   if (!backend) return fmt::print(stderr, "error: {}\n", backend.error().message), 1;
   fmt::print("{}\n", (*backend)->description());
   Bench bench(**backend, stream);

@@ -252,6 +252,8 @@ struct GpuOptions {
   /// Every row of every op has the same bits whatever the other rows are and however a prompt is cut into
   /// steps, as it always is on the CPU.
   bool batch_invariant = false;
+  /// Hopper: blocks of a matmul of more than 8 rows that copy activations for each other: 1, 2 or 4.
+  int hopper_cluster = 1;
 };
 
 struct BackendOptions {

@@ -85,6 +85,28 @@ TEST_P(Device, MatmulOfManyOutputs) {
   }
 }
 
+/// Blocks that copy activations for each other: odd numbers of blocks, several chunks of rows, splits of K.
+TEST_P(Device, MatmulInClusters) {
+  if (emulated()) GTEST_SKIP() << "the emulator knows no clusters";
+  for (const int cluster : {2, 4}) {
+    const auto clustered = device_backend(GetParam(), {.hopper_cluster = cluster});
+    ASSERT_TRUE(clustered.has_value()) << clustered.error().message;
+    for (const char* name : {"Q4_0", "Q4_K", "Q8_0"}) {
+      for (const Size& size : {Size{70, 4096, 9}, Size{300, 1024, 17}, Size{700, 4096, 60},
+                               Size{129, 1024, 300}, Size{17000, 256, 128}, Size{17000, 256, 200}}) {
+        const TestMatrix m = random_matrix(*find_quant(name), {size.rows, size.cols}, 41);
+        const TestTensor x = TestTensor::random(size.batch, size.cols, 42);
+        auto w = (*clustered)->prepare(m.tensor);
+        ASSERT_TRUE(w.has_value()) << w.error().message;
+        EXPECT_LE(nmse(multiply(**clustered, **w, x), exact_matmul(m.exact, size.rows, size.cols, x.view)),
+                  kMatmulLimit)
+            << fmt::format("clusters of {}: {} {}x{} batch {}", cluster, name, size.rows, size.cols,
+                           size.batch);
+      }
+    }
+  }
+}
+
 TEST_P(Device, ProductsThatDoNotDependOnTheBatch) {
   const auto invariant = device_backend(GetParam(), {.batch_invariant = true});
   ASSERT_TRUE(invariant.has_value()) << invariant.error().message;

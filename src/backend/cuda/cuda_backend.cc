@@ -50,6 +50,7 @@ bool same(std::span<const int32_t> a, std::span<const int32_t> b) {
 CudaBackend::CudaBackend(std::shared_ptr<Device> device, const GpuOptions& options, bool tested)
     : device_(std::move(device)),
       invariant_(options.batch_invariant),
+      hopper_cluster_(options.hopper_cluster),
       tested_(tested),
       uploads_(device_),
       turn_values_(device_),

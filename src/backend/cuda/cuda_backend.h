@@ -144,7 +144,8 @@ class CudaBackend final : public Backend {
                         std::span<const SequenceSlice> sequences);
 
   const std::shared_ptr<Device> device_;
-  const bool invariant_;  // GpuOptions::batch_invariant
+  const bool invariant_;      // GpuOptions::batch_invariant
+  const int hopper_cluster_;  // GpuOptions::hopper_cluster
   const bool tested_;
   std::atomic<bool> distrusted_ = false;  // from a restart on, until it has passed the self-test
   InputOrders orders_;

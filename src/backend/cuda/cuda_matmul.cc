@@ -214,7 +214,9 @@ Result<> CudaBackend::run_same_form(const MatmulArgs& converted, std::span<const
 Result<> CudaBackend::run_hopper(MatmulArgs args, std::span<const MatmulTarget* const> targets, int cols) {
   const int blocks = set_targets(args, targets, hopper_rows(cols));
   const int units = args.target[0].weight.units;
-  const auto all = [&] { return blocks * ((args.rows + cols - 1) / cols); };
+  args.cluster = hopper_cluster_;
+  const auto chunks = [&] { return (args.rows + cols - 1) / cols; };
+  const auto all = [&] { return (blocks + args.cluster - 1) / args.cluster * args.cluster * chunks(); };
   // As many blocks as fit at once, each with some units at least.
   const auto splits_of = [&](int of_cols, int without) {
     const int room = hopper_blocks(of_cols) * device_->multiprocessors();
@@ -225,7 +227,7 @@ Result<> CudaBackend::run_hopper(MatmulArgs args, std::span<const MatmulTarget* 
   // Better more blocks of fewer columns than splits of K, whose sums must be added up. (Activations laid out
   // for many columns serve fewer, and down to 64 a block has as many outputs.)
   while (cols > 64 && 10 * all() * fixed < 9 * device_->multiprocessors()) cols /= 2;
-  args.chunks = all() / blocks;
+  args.chunks = chunks();
   const MatmulKernels& kernels = *weight_of(*targets[0]).kernels();
   const HopperLaunch launch = kernels.hopper.of_cols[std::ranges::find(kHopperCols, cols) - kHopperCols];
   return run_split(args, invariant_ ? fixed : splits_of(cols, all()), [&] {

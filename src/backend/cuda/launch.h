@@ -142,10 +142,13 @@ struct MatmulArgs {
   int splits = 1;                   // of K
   int chunks = 1;                   // of rows (hopper)
   int share = 1;                    // warps that share a tile's K (narrow)
+  int cluster = 1;                  // blocks that share activations (hopper)
+  int unused = 0;
 };
 
 using MatmulLaunch = void (*)(const MatmulArgs&, Grid, int threads, Stream);
-/// kernels/matmul_hopper.h: by columns; grid x: blocks of hopper_rows(cols) outputs · chunks, y: splits.
+/// kernels/matmul_hopper.h: by columns; grid x: blocks of hopper_rows(cols) outputs, up to whole clusters, ·
+/// chunks, y: splits.
 using HopperLaunch = void (*)(const MatmulArgs&, Grid, Stream);
 constexpr int kHopperCols[] = {16, 32, 64, 128, 256};
 /// Outputs of a block, and blocks that shall fit on a multiprocessor.

@@ -12,7 +12,8 @@ constexpr size_t kAlign = 16;
 
 bool same_call(const Call& a, const Call& b) {
   return a.kernel == b.kernel && a.grid.x == b.grid.x && a.grid.y == b.grid.y && a.grid.z == b.grid.z &&
-         a.threads == b.threads && a.shared == b.shared && a.arguments == b.arguments;
+         a.threads == b.threads && a.shared == b.shared && a.cluster == b.cluster &&
+         a.arguments == b.arguments;
 }
 
 }  // namespace
@@ -82,17 +83,24 @@ cudaError_t Queue::take_error() {
 }
 
 void Queue::start(const Call& call, void** arguments) {
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
   const auto size = [](int n) { return static_cast<unsigned>(n); };
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned count = 0;
+  if (overlap_) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (call.cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {size(call.cluster), 1, 1};
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = {size(call.grid.x), size(call.grid.y), size(call.grid.z)};
   config.blockDim = {size(call.threads), 1, 1};
   config.dynamicSmemBytes = static_cast<size_t>(call.shared);
   config.stream = stream_;
-  config.attrs = &overlap;
-  config.numAttrs = overlap_ ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = count;
   note(cudaLaunchKernelExC(&config, call.kernel, arguments));
 }
 

@@ -18,6 +18,7 @@ struct Call {
   const void* kernel = nullptr;
   Grid grid;
   int threads = 0, shared = 0;  // shared: bytes of dynamic shared memory
+  int cluster = 1;              // blocks, neighbours in x
   int arguments = 0;
 };
 

@@ -10,6 +10,10 @@
 // activations.
 //
 // A unit's products go to the tensor cores in groups; while one is at work, the next one's weights are made.
+//
+// Blocks of a cluster (args.cluster) have the same activations: each copies a part of them to all, so that
+// they come through the L2 cache once for the cluster. A stage is empty when the warps of all its blocks have
+// left it.
 #pragma once
 
 #include "backend/cuda/kernels/matmul.h"
@@ -46,18 +50,19 @@ struct HopperBlock {
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-/// The copying warp: fills stages as they become empty. Lane i copies tile i's codes, lane 0 the activations,
-/// too.
+/// The copying warp: fills stages as they become empty. Lane i copies tile i's codes, lane 0 the block's part
+/// of the activations, too.
 template <Form form, int cols>
 QUERN_DEVICE void copy_units(const MatmulArgs& args, const Packed& w, int first_tile, int first_row,
-                             int begin, int end, uint8_t* shared, hopper::Barrier* full,
+                             int begin, int end, int rank, uint8_t* shared, hopper::Barrier* full,
                              hopper::Barrier* empty, int lane) {
   using namespace hopper;
   using Block = HopperBlock<form, cols>;
   constexpr int stages = Block::kStages;
   const uint32_t* codes =
       codes_of<form>(w, first_tile + lane < w.tiles ? first_tile + lane : w.tiles - 1, begin);
-  const uint16_t* x = args.x + (int64_t{begin} * args.padded_rows + first_row) * kUnit;
+  const int part = Block::kX / args.cluster;  // bytes
+  const uint16_t* x = args.x + (int64_t{begin} * args.padded_rows + first_row) * kUnit + rank * part / 2;
   const int64_t x_step = int64_t{args.padded_rows} * kUnit;
   const auto start_codes = [&](int i, int stage) {
     if (lane == 0) arrive_expecting(full + stage, Block::kSent);
@@ -67,7 +72,12 @@ QUERN_DEVICE void copy_units(const MatmulArgs& args, const Packed& w, int first_
                 codes + i * unit_words(form.bits), Block::kCodes, full + stage);
   };
   const auto start_x = [&](int i, int stage) {
-    if (lane == 0) copy_bulk(shared + stage * Block::kStage, x + i * x_step, Block::kX, full + stage);
+    if (lane != 0) return;
+    uint8_t* to = shared + stage * Block::kStage + rank * part;
+    if (args.cluster > 1)
+      copy_bulk_to_all(to, x + i * x_step, part, full + stage, args.cluster);
+    else
+      copy_bulk(to, x + i * x_step, part, full + stage);
   };
   const int units = end - begin, ahead = units < stages ? units : stages;
   for (int i = 0; i < ahead; ++i) start_codes(i, i);
@@ -85,7 +95,7 @@ QUERN_DEVICE void copy_units(const MatmulArgs& args, const Packed& w, int first_
 template <Form form, int cols>
 QUERN_DEVICE void multiply_units(float (&d)[cols / 2], const Packed& w, int tile, int begin, int end,
                                  const uint8_t* shared, hopper::Barrier* full, hopper::Barrier* empty,
-                                 const uint32_t* scales, int warp, int lane) {
+                                 int cluster, const uint32_t* scales, int warp, int lane) {
   using namespace hopper;
   using Block = HopperBlock<form, cols>;
   constexpr int stages = Block::kStages, ahead = Block::kHeadUnits;
@@ -96,6 +106,10 @@ QUERN_DEVICE void multiply_units(float (&d)[cols / 2], const Packed& w, int tile
   const auto fetch_heads = [&](int unit, int slot) {
     if (unit < end) heads.template start<0>(place + 4 * Block::kHeads * slot, unit, lane);
     copy_commit();
+  };
+  const auto leave = [&](int stage) {
+    if (cluster > 1 && lane < cluster) arrive_at(empty + stage, lane);
+    if (cluster == 1 && lane == 0) arrive(empty + stage);
   };
   for (int i = 0; i < ahead; ++i) fetch_heads(begin + i, i);
   wait_for_previous();
@@ -126,7 +140,7 @@ QUERN_DEVICE void multiply_units(float (&d)[cols / 2], const Packed& w, int tile
         for (int j = 0; j < together; ++j) wgmma<cols>(d, weights[j], right + 2 * (h + j));
         wgmma_commit();
         wgmma_wait<1>();  // those before: their registers are free
-        if (h == 0 && unit > begin && lane == 0) arrive(empty + before);
+        if (h == 0 && unit > begin) leave(before);
       }
       sync_warp();  // all lanes have read the slot
       fetch_heads(unit + ahead, slot);
@@ -153,14 +167,18 @@ __global__ void __maxnreg__((HopperBlock<Form::of(code), cols>::kRegisters))
   Barrier* empty = full + Block::kStages;
   const auto* scales = reinterpret_cast<const uint32_t*>(empty + Block::kStages);
   if (thread_x() == 0) {
-    for (int i = 0; i < Block::kStages; ++i) init(full + i, 1), init(empty + i, Block::kTiles);
+    for (int i = 0; i < Block::kStages; ++i) init(full + i, 1), init(empty + i, Block::kTiles * args.cluster);
     fence_init();
   }
-  sync_block();
+  if (args.cluster > 1)
+    sync_cluster();
+  else
+    sync_block();
   let_next_start();
 
   // Neighbouring blocks share weights, which come from memory; all activations stay in the cache.
-  const int chunk = block_x() % args.chunks, block = block_x() / args.chunks;
+  const int rank = block_x() % args.cluster, of_cluster = block_x() / args.cluster;
+  const int chunk = of_cluster % args.chunks, block = of_cluster / args.chunks * args.cluster + rank;
   const Target& target = args.target[target_of(args, block)];
   const Packed& w = target.weight;
   const int first_tile = (block - target.first_block) * Block::kTiles;
@@ -172,12 +190,12 @@ __global__ void __maxnreg__((HopperBlock<Form::of(code), cols>::kRegisters))
   if (warp >= Block::kTiles) {
     if constexpr (Block::kShares) give_up_registers<40>();
     if (warp == Block::kTiles)
-      copy_units<form, cols>(args, w, first_tile, first_row, begin, end, shared, full, empty, lane);
+      copy_units<form, cols>(args, w, first_tile, first_row, begin, end, rank, shared, full, empty, lane);
   } else {
     if constexpr (Block::kShares) take_registers<232>();
     const int tile = first_tile + warp < w.tiles ? first_tile + warp : w.tiles - 1;
     float d[cols / 2] = {};
-    multiply_units<form, cols>(d, w, tile, begin, end, shared, full, empty,
+    multiply_units<form, cols>(d, w, tile, begin, end, shared, full, empty, args.cluster,
                                scales + warp * Block::kHeadUnits * Block::kHeads, warp, lane);
     const int rows = args.rows - first_row < cols ? args.rows - first_row : cols;
     QUERN_UNROLL
@@ -195,6 +213,7 @@ __global__ void __maxnreg__((HopperBlock<Form::of(code), cols>::kRegisters))
       }
     }
   }
+  if (args.cluster > 1) sync_cluster();
 #endif
 }
 
@@ -202,7 +221,7 @@ template <Form form, int cols>
 void launch_hopper(const MatmulArgs& args, Grid grid, Stream stream) {
   constexpr int bytes = HopperBlock<form, cols>::kBytes;
   auto* kernel = &hopper_wide<form.code(), cols>;
-  QUERN_LAUNCH_SHARED(kernel, grid, (HopperBlock<form, cols>::kThreads), bytes, stream)(args);
+  QUERN_LAUNCH_CLUSTERS(kernel, grid, (HopperBlock<form, cols>::kThreads), bytes, args.cluster, stream)(args);
 }
 
 template <Form form>

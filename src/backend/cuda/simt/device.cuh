@@ -19,9 +19,9 @@
 /// QUERN_LAUNCH(kernel, grid, threads, stream)(arguments): `grid` is a Grid, `kernel` a name or a pointer.
 #define QUERN_LAUNCH(kernel, grid, threads, stream) \
   ::quern::cuda::Launch{{nullptr, grid, threads}, stream}.of(kernel)
-/// With `bytes` of dynamic shared memory.
-#define QUERN_LAUNCH_SHARED(kernel, grid, threads, bytes, stream) \
-  ::quern::cuda::Launch{{nullptr, grid, threads, bytes}, stream}.of(kernel)
+/// With `bytes` of dynamic shared memory, in clusters of that many neighbours in x.
+#define QUERN_LAUNCH_CLUSTERS(kernel, grid, threads, bytes, cluster, stream) \
+  ::quern::cuda::Launch{{nullptr, grid, threads, bytes, cluster}, stream}.of(kernel)
 
 namespace quern::cuda {
 

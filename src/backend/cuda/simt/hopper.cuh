@@ -1,6 +1,6 @@
-// What sm_90a has beyond simt.h: barriers in shared memory that copies complete, bulk copies, and the matrix
-// product of a warpgroup (PTX ISA: mbarrier, cp.async.bulk, wgmma). Device only: the emulator does not know
-// them.
+// What sm_90a has beyond simt.h: barriers in shared memory that copies complete, bulk copies, clusters of
+// blocks, and the matrix product of a warpgroup (PTX ISA: mbarrier, cp.async.bulk, barrier.cluster, wgmma).
+// Device only: the emulator does not know them.
 #pragma once
 
 #include "backend/cuda/simt/simt.h"
@@ -55,6 +55,35 @@ QUERN_DEVICE void copy_bulk(void* shared, const void* global, int bytes, Barrier
       : "memory");
 }
 
+// ---- clusters: blocks that run at the same time and reach each other's shared memory
+
+/// All threads of the cluster's blocks, with what they have written. No block may end while another still
+/// reaches into it.
+QUERN_DEVICE void sync_cluster() {
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+/// Arrives at block `rank`'s barrier in the place of this one's. Says nothing of what this thread has written
+/// (`release.cluster` would wait for all of its memory accesses, on the whole GPU).
+QUERN_DEVICE void arrive_at(Barrier* barrier, int rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+      "}\n" ::"r"(shared_address(barrier)),
+      "r"(rank)
+      : "memory");
+}
+/// copy_bulk to the same place in the first `blocks` blocks of the cluster; each one's barrier is told.
+QUERN_DEVICE void copy_bulk_to_all(void* shared, const void* global, int bytes, Barrier* barrier,
+                                   int blocks) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1], %2, [%3], %4;" ::"r"(shared_address(shared)),
+      "l"(global), "r"(bytes), "r"(shared_address(barrier)), "h"(static_cast<uint16_t>((1 << blocks) - 1))
+      : "memory");
+}
+
 /// Registers of every thread of a warpgroup, from here on; the kernel is launched with an even share.
 template <int registers>
 QUERN_DEVICE void give_up_registers() {
@@ -99,19 +128,18 @@ QUERN_DEVICE uint64_t descriptor(const void* shared) {
   QUERN_R32 "," QUERN_R8(32, 33, 34, 35, 36, 37, 38, 39) "," QUERN_R8(         \
       40, 41, 42, 43, 44, 45, 46, 47) "," QUERN_R8(48, 49, 50, 51, 52, 53, 54, \
                                                    55) "," QUERN_R8(56, 57, 58, 59, 60, 61, 62, 63)
-#define QUERN_R128                                                                                            \
-  QUERN_R64                                                                                                   \
-      "," QUERN_R8(64, 65, 66, 67, 68, 69, 70, 71) "," QUERN_R8(72, 73, 74, 75, 76, 77, 78, 79) "," QUERN_R8( \
-          80, 81, 82, 83, 84, 85, 86,                                                                         \
-          87) "," QUERN_R8(88, 89, 90, 91, 92, 93, 94,                                                        \
-                           95) "," QUERN_R8(96, 97, 98, 99, 100, 101, 102,                                    \
-                                            103) "," QUERN_R8(104, 105, 106, 107, 108, 109, 110,              \
-                                                              111) "," QUERN_R8(112, 113, 114, 115, 116,      \
-                                                                                117, 118,                     \
-                                                                                119) "," QUERN_R8(120, 121,   \
-                                                                                                  122, 123,   \
-                                                                                                  124, 125,   \
-                                                                                                  126, 127)
+#define QUERN_R128                                                                                           \
+  QUERN_R64                                                                                                  \
+  "," QUERN_R8(64, 65, 66, 67, 68, 69, 70, 71) "," QUERN_R8(72, 73, 74, 75, 76, 77, 78, 79) "," QUERN_R8(    \
+      80, 81, 82, 83, 84, 85, 86,                                                                            \
+      87) "," QUERN_R8(88, 89, 90, 91, 92, 93, 94,                                                           \
+                       95) "," QUERN_R8(96, 97, 98, 99, 100, 101, 102,                                       \
+                                        103) "," QUERN_R8(104, 105, 106, 107, 108, 109, 110,                 \
+                                                          111) "," QUERN_R8(112, 113, 114, 115, 116, 117,    \
+                                                                            118, 119) "," QUERN_R8(120, 121, \
+                                                                                                   122, 123, \
+                                                                                                   124, 125, \
+                                                                                                   126, 127)
 #define QUERN_D4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
 #define QUERN_D8(i) QUERN_D4(i), QUERN_D4((i) + 4)
 #define QUERN_D16(i) QUERN_D8(i), QUERN_D8((i) + 8)
