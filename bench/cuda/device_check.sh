@@ -13,7 +13,7 @@ cublas=$(python3 -c 'import nvidia, os; print(os.pathsep.join(os.path.join(p, d,
 export LD_LIBRARY_PATH="$here/lib:${cublas:-}:/usr/local/cuda/lib64:${LD_LIBRARY_PATH:-}"
 
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem --format=csv
-part conformance 150 "$here/quern_cuda_test" --gtest_filter='*/cuda'
+part conformance 150 "$here/quern_cuda_test" --gtest_filter='*/cuda-*InClusters*'
 part models 60 "$here/quern_models_test" --gtest_filter='*DeviceDecoder*/cuda'
 for tool in memcheck racecheck; do
   LINES_SHOWN=15 part "$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$here/quern_cuda_test" \
@@ -32,6 +32,11 @@ export here
 part metrics 60 bash -c metrics
 part recovery 60 "$here/quern_cuda_test" --gtest_filter='Cuda.AGpuThatFailedWorksAgain'
 LINES_SHOWN=200 part kernels 90 "$here/quern_cuda_bench" --types gptq-4-128,Q4_K
+# Written without a GPU: on its own, in case it hangs.
+part clusters 30 "$here/quern_cuda_test" --gtest_filter='*InClusters/cuda'
+for cluster in 2 4; do
+  LINES_SHOWN=200 part "clusters-of-$cluster" 45 "$here/quern_cuda_bench" --types gptq-4-128 --rows 16,32,64,128,256 --cluster $cluster
+done
 LINES_SHOWN=200 part variants 60 "$here/quern_cuda_bench" --quick --types gptq-4-32,gptq-4-128-asym,gptq-4-128-act,gptq-8-128
 for type in Q4_0 Q4_K_M; do
   model=/tmp/llama-3-8b-$type.gguf
