@@ -70,7 +70,6 @@ row_step(QUERN_ARGUMENT RowStepArgs args) {
   QUERN_SHARED(float, shared, 64);
   constexpr int most = kRowStepCols / (4 * kRowThreads);  // fours of columns of a thread
   let_next_start();
-  wait_for_previous();
   const int64_t row = block_x();
   const int cols = args.in.cols, step = 4 * block_threads();
   const auto load = [&](const float* from, float(&v)[4]) {
@@ -78,6 +77,18 @@ row_step(QUERN_ARGUMENT RowStepArgs args) {
     QUERN_UNROLL
     for (int i = 0; i < 4; ++i) v[i] = float_of_bits(four.w[i]);
   };
+  // What no kernel writes is on its way while the one before ends.
+  float gain[kind == RowStepArgs::rms_norm ? most : 1][4];
+  Words4 order[kind == RowStepArgs::permute ? most : 1];
+  QUERN_UNROLL
+  for (int j = 0; j < most; ++j) {
+    const int c = 4 * thread_x() + j * step;
+    if constexpr (kind == RowStepArgs::rms_norm)
+      if (c < cols) load(args.gain + c, gain[j]);
+    if constexpr (kind == RowStepArgs::permute)
+      if (c < args.to.padded) order[j] = *reinterpret_cast<const Words4*>(args.to.order + c);
+  }
+  wait_for_previous();
   float v[most][4] = {};
   QUERN_UNROLL
   for (int j = 0; j < most; ++j) {
@@ -85,10 +96,9 @@ row_step(QUERN_ARGUMENT RowStepArgs args) {
     const float* in = args.in.data + row * args.in.stride;
     if constexpr (kind == RowStepArgs::permute) {
       if (c >= args.to.padded) continue;
-      const auto from = *reinterpret_cast<const Words4*>(args.to.order + c);
       QUERN_UNROLL
       for (int i = 0; i < 4; ++i) {
-        const auto k = static_cast<int32_t>(from.w[i]);
+        const auto k = static_cast<int32_t>(order[j].w[i]);
         if (k >= 0) v[j][i] = in[k];
       }
     } else if (c < cols) {
@@ -108,10 +118,8 @@ row_step(QUERN_ARGUMENT RowStepArgs args) {
     for (int j = 0; j < most; ++j) {
       const int c = 4 * thread_x() + j * step;
       if (c >= cols) continue;
-      float gain[4];
-      load(args.gain + c, gain);
       QUERN_UNROLL
-      for (int i = 0; i < 4; ++i) v[j][i] = v[j][i] * inverse * gain[i];
+      for (int i = 0; i < 4; ++i) v[j][i] = v[j][i] * inverse * gain[j][i];
     }
   }
   if constexpr (kind == RowStepArgs::silu_mul) {

@@ -258,10 +258,10 @@ template <int dim, KvKind kind>
 QUERN_KERNEL(32 * kAttentionWarps)
 attention_own(QUERN_ARGUMENT AttentionArgs args) {
   let_next_start();
-  wait_for_previous();
   QUERN_SHARED(uint16_t, queries, kPairsOwn * (dim + kPad));
-  const AttentionJob job = args.jobs[block_x()];
+  const AttentionJob job = args.jobs[block_x()];  // these no kernel writes
   const Slice slice = args.slices[job.slice];
+  wait_for_previous();
   const int left = slice.count * args.group - job.first;
   load_queries<dim>(queries, args, slice, job.first, left < kPairsOwn ? left : kPairsOwn, kPairsOwn);
   sync_block();
@@ -345,13 +345,13 @@ template <int dim, KvKind kind>
 QUERN_KERNEL(32 * kAttentionWarps)
 attention_shared(QUERN_ARGUMENT AttentionArgs args) {
   let_next_start();
-  wait_for_previous();
   QUERN_SHARED(uint16_t, queries, kPairsShared * (dim + kPad));
   QUERN_SHARED(float, joined, kQueries* dim);
   QUERN_SHARED(float, most, kAttentionWarps* kQueries);
   QUERN_SHARED(float, sum, kAttentionWarps* kQueries);
-  const AttentionJob job = args.jobs[block_x()];
+  const AttentionJob job = args.jobs[block_x()];  // these no kernel writes
   const Slice slice = args.slices[job.slice];
+  wait_for_previous();
   const int left = slice.count * args.group - job.first;
   const int count = left < kPairsShared ? left : kPairsShared;
   load_queries<dim>(queries, args, slice, job.first, count, kPairsShared);
