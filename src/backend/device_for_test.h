@@ -36,23 +36,26 @@ inline std::unique_ptr<Backend> breakable_backend(std::shared_ptr<std::atomic<bo
 }
 #endif
 
-/// On the emulator a new one; on GPU 0 one of each kind for the whole program.
+/// On the emulator ("emulated", "emulated_hopper") a new one; on GPU 0 one of each kind for the whole
+/// program.
 inline Result<std::shared_ptr<Backend>> device_backend(const std::string& name,
                                                        const GpuOptions& options = {}) {
 #ifdef QUERN_CUDA_EMULATED
-  if (name == "emulated") {
-    QUERN_TRY(auto backend, cuda::make_device_backend(cuda::emulated_device(size_t{1} << 30), options));
+  if (name.starts_with("emulated")) {
+    auto device = cuda::emulated_device(size_t{1} << 30, nullptr, name == "emulated_hopper");
+    QUERN_TRY(auto backend, cuda::make_device_backend(std::move(device), options));
     return std::shared_ptr<Backend>(std::move(backend));
   }
 #endif
-  static std::map<bool, Result<std::shared_ptr<Backend>>> opened;
-  const auto found = opened.find(options.batch_invariant);
+  static std::map<std::pair<bool, int>, Result<std::shared_ptr<Backend>>> opened;
+  const std::pair kind(options.batch_invariant, options.hopper_cluster);
+  const auto found = opened.find(kind);
   if (found != opened.end()) return found->second;
   const auto open = [&]() -> Result<std::shared_ptr<Backend>> {
     QUERN_TRY(auto backend, open_cuda(0, options));
     return std::shared_ptr<Backend>(std::move(backend));
   };
-  return opened.emplace(options.batch_invariant, open()).first->second;
+  return opened.emplace(kind, open()).first->second;
 }
 
 /// Tests over all of them. A GPU that is not there is a skip that says why.
@@ -68,7 +71,7 @@ class DeviceTest : public ::testing::TestWithParam<std::string> {
     const auto done = backend_->end_step();
     EXPECT_TRUE(done.has_value()) << (done ? "" : done.error().message);
   }
-  bool emulated() const { return GetParam() == "emulated"; }
+  bool emulated() const { return GetParam().starts_with("emulated"); }
 
   std::shared_ptr<Backend> backend_;
 };

@@ -59,9 +59,10 @@ class Device {
 /// unsupported: too old.
 Result<std::unique_ptr<Device>> open_device(int index);
 
-/// The emulator (simt/emulator.h), with `bytes` of memory. It fails, until it is restarted, when somebody
-/// sets `broken`.
-std::unique_ptr<Device> emulated_device(size_t bytes, std::shared_ptr<std::atomic<bool>> broken = nullptr);
+/// The emulator (simt/emulator.h), with `bytes` of memory, and what sm_90a has if it is a `hopper`. It fails,
+/// until it is restarted, when somebody sets `broken`.
+std::unique_ptr<Device> emulated_device(size_t bytes, std::shared_ptr<std::atomic<bool>> broken = nullptr,
+                                        bool hopper = false);
 
 /// After a self-test (self_check.h) when `tested`.
 Result<std::unique_ptr<Backend>> make_device_backend(std::unique_ptr<Device> device,

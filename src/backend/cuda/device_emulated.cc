@@ -11,14 +11,14 @@ namespace {
 
 class EmulatedDevice final : public Device {
  public:
-  EmulatedDevice(size_t bytes, std::shared_ptr<std::atomic<bool>> broken)
-      : total_(bytes), broken_(std::move(broken)) {}
+  EmulatedDevice(size_t bytes, std::shared_ptr<std::atomic<bool>> broken, bool hopper)
+      : total_(bytes), broken_(std::move(broken)), hopper_(hopper) {}
   ~EmulatedDevice() override {
     for (const auto& [memory, size] : sizes_) std::free(memory);
   }
 
   std::string name() const override { return "emulated GPU"; }
-  bool hopper() const override { return false; }
+  bool hopper() const override { return hopper_; }
   int multiprocessors() const override { return 4; }
   std::optional<double> utilization() const override { return std::nullopt; }
   DeviceMemory memory() const override {
@@ -87,6 +87,7 @@ class EmulatedDevice final : public Device {
  private:
   const size_t total_;
   const std::shared_ptr<std::atomic<bool>> broken_;
+  const bool hopper_;
   mutable std::mutex mutex_;
   size_t used_ = 0;
   std::map<void*, size_t> sizes_;
@@ -94,8 +95,9 @@ class EmulatedDevice final : public Device {
 
 }  // namespace
 
-std::unique_ptr<Device> emulated_device(size_t bytes, std::shared_ptr<std::atomic<bool>> broken) {
-  return std::make_unique<EmulatedDevice>(bytes, std::move(broken));
+std::unique_ptr<Device> emulated_device(size_t bytes, std::shared_ptr<std::atomic<bool>> broken,
+                                        bool hopper) {
+  return std::make_unique<EmulatedDevice>(bytes, std::move(broken), hopper);
 }
 
 }  // namespace quern::cuda

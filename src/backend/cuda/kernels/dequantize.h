@@ -131,7 +131,7 @@ struct HeadCopies {
   /// Starts the copy of a unit's, `to` bytes behind the lane's place.
   template <int to>
   QUERN_DEVICE void start(SharedPlace place, int unit, int lane) const {
-    if (4 * lane < kWords) copy_async_at<16, to, 0>(place, from + (2 * unit + group >> shift) * step);
+    if (4 * lane < kWords) copy_async_at<16, to, 0>(place, from + ((2 * unit + group) >> shift) * step);
   }
 };
 
@@ -161,7 +161,7 @@ template <Form form>
 QUERN_DEVICE void load_unit(Raw<form>& raw, const Packed& w, int tile, int unit, int lane) {
   load_codes<form>(raw, codes_of<form>(w, tile, unit), lane, FromMemory{});
   const int groups = form.super ? w.units : groups_of(w.units, w.group_shift);
-  const int group = form.super ? unit : 2 * unit >> w.group_shift;
+  const int group = form.super ? unit : (2 * unit) >> w.group_shift;
   load_heads<form>(raw, w.heads + (int64_t{tile} * groups + group) * kHeadStep<form>,
                    w.group_shift > 0 ? 0 : kHeadStep<form>,
                    w.supers + (int64_t{tile} * supers_of(w.units) + unit / 4) * kSuperStep<form>, lane);

@@ -19,11 +19,15 @@
 #include "backend/cuda/kernels/matmul.h"
 #ifdef __CUDACC__
 #include "backend/cuda/simt/hopper.cuh"
+#else
+#include "backend/cuda/simt/hopper_emulator.h"
+#endif
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
+#define QUERN_HAS_WGMMA 1
 #endif
 
 namespace quern::cuda {
-
-#ifdef __CUDACC__
 
 /// A block's size and shared memory: stages, 1024 bytes to align them, the barriers, and scales.
 template <Form form, int cols>
@@ -49,7 +53,7 @@ struct HopperBlock {
   static constexpr int kBytes = kStages * kStage + 1024 + 2 * kStages * 8 + kHeadBytes;
 };
 
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#ifdef QUERN_HAS_WGMMA
 /// The copying warp: fills stages as they become empty. Lane i copies tile i's codes, lane 0 the block's part
 /// of the activations, too.
 template <Form form, int cols>
@@ -66,7 +70,7 @@ QUERN_DEVICE void copy_units(const MatmulArgs& args, const Packed& w, int first_
   const int64_t x_step = int64_t{args.padded_rows} * kUnit;
   const auto start_codes = [&](int i, int stage) {
     if (lane == 0) arrive_expecting(full + stage, Block::kSent);
-    __syncwarp();
+    sync_warp();
     if (lane < Block::kTiles)
       copy_bulk(shared + stage * Block::kStage + Block::kX + lane * Block::kCodes,
                 codes + i * unit_words(form.bits), Block::kCodes, full + stage);
@@ -95,7 +99,7 @@ QUERN_DEVICE void copy_units(const MatmulArgs& args, const Packed& w, int first_
 template <Form form, int cols>
 QUERN_DEVICE void multiply_units(float (&d)[cols / 2], const Packed& w, int tile, int begin, int end,
                                  const uint8_t* shared, hopper::Barrier* full, hopper::Barrier* empty,
-                                 int cluster, const uint32_t* scales, int warp, int lane) {
+                                 int cluster, uint32_t* scales, int warp, int lane) {
   using namespace hopper;
   using Block = HopperBlock<form, cols>;
   constexpr int stages = Block::kStages, ahead = Block::kHeadUnits;
@@ -155,17 +159,17 @@ QUERN_DEVICE void multiply_units(float (&d)[cols / 2], const Packed& w, int tile
 #endif
 
 template <int code, int cols>
-__global__ void __maxnreg__((HopperBlock<Form::of(code), cols>::kRegisters))
-    hopper_wide(QUERN_ARGUMENT MatmulArgs args) {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+QUERN_KERNEL_WITH_REGISTERS((HopperBlock<Form::of(code), cols>::kRegisters))
+hopper_wide(QUERN_ARGUMENT MatmulArgs args) {
+#ifdef QUERN_HAS_WGMMA
   using namespace hopper;
   constexpr Form form = Form::of(code);
   using Block = HopperBlock<form, cols>;
-  extern __shared__ uint8_t dynamic[];
+  QUERN_DYNAMIC_SHARED(dynamic);
   uint8_t* shared = dynamic + (1024 - shared_address(dynamic) % 1024) % 1024;
   auto* full = reinterpret_cast<Barrier*>(shared + Block::kStages * Block::kStage);
   Barrier* empty = full + Block::kStages;
-  const auto* scales = reinterpret_cast<const uint32_t*>(empty + Block::kStages);
+  auto* scales = reinterpret_cast<uint32_t*>(empty + Block::kStages);
   if (thread_x() == 0) {
     for (int i = 0; i < Block::kStages; ++i) init(full + i, 1), init(empty + i, Block::kTiles * args.cluster);
     fence_init();
@@ -229,13 +233,6 @@ constexpr HopperKernels hopper_kernels_of() {
   return {{launch_hopper<form, 16>, launch_hopper<form, 32>, launch_hopper<form, 64>,
            launch_hopper<form, 128>, launch_hopper<form, 256>}};
 }
-#else
-template <Form form>
-constexpr HopperKernels hopper_kernels_of() {
-  return {};  // the emulator knows no wgmma
-}
-#endif
-
 template <Form form>
 constexpr MatmulKernels kernels_of() {
   MatmulKernels kernels = plain_kernels_of<form>();

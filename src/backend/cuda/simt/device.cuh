@@ -12,6 +12,9 @@
 #define QUERN_KERNEL(threads) __global__ void __launch_bounds__(threads)
 /// `blocks`: that shall fit on a multiprocessor.
 #define QUERN_KERNEL_OF(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
+/// `registers`: of a thread, at most.
+#define QUERN_KERNEL_WITH_REGISTERS(registers) __global__ void __maxnreg__(registers)
+#define QUERN_DYNAMIC_SHARED(name) extern __shared__ uint8_t name[]
 #define QUERN_SHARED(type, name, count) __shared__ alignas(16) type name[count]
 /// Arguments that stay in constant memory, also when they are indexed.
 #define QUERN_ARGUMENT const __grid_constant__

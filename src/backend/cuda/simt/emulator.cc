@@ -4,8 +4,10 @@
 
 #include <array>
 #include <memory>
+#include <numeric>
 #include <vector>
 
+#include "backend/cuda/simt/hopper_emulator.h"
 #include "core/check.h"
 
 namespace quern::cuda {
@@ -14,7 +16,8 @@ namespace {
 
 constexpr size_t kStack = 128 << 10;
 constexpr int kLaneBytes = 32;
-constexpr int kMostThreads = 1024;
+constexpr int kMostThreads = 1024;  // of a block
+constexpr int kMostBlocks = 8;      // of a cluster
 
 struct Copy {
   void* to;
@@ -22,13 +25,28 @@ struct Copy {
   int bytes;
 };
 
+struct BulkCopy {
+  Copy copy;
+  hopper::Barrier* barrier;
+};
+
+struct Product {
+  float* d;
+  const uint32_t* a;
+  uint64_t right;
+  int cols;
+};
+
 struct Fiber {
   ucontext_t context;
   std::unique_ptr<std::byte[]> stack;
   Thread place;
+  size_t block = 0;  // of its cluster
   bool done = false;
   std::vector<std::vector<Copy>> groups;  // committed, oldest first
   std::vector<Copy> open;
+  std::vector<std::vector<Product>> product_groups;
+  std::vector<Product> open_products;
 };
 
 /// Lanes that wait for each other; two buffers, because a lane may have gone on to the next exchange while
@@ -39,109 +57,180 @@ struct Warp {
   alignas(16) std::byte lanes[2][32 * kLaneBytes];
 };
 
-/// One block at a time, on one thread of the machine.
-class Block {
- public:
-  void run(Place grid, Place block, int threads, const std::function<void()>& body, int stride);
-
-  Fiber& current() { return *fibers_[static_cast<size_t>(running_)]; }
-  void wait_for_block();
-  const std::byte* exchange(const void* mine, size_t bytes);
-
- private:
-  static void enter();
-  void yield();
-
-  std::vector<std::unique_ptr<Fiber>> fibers_;
-  std::array<Warp, kMostThreads / 32> warps_;
-  ucontext_t outside_;
-  const std::function<void()>* body_ = nullptr;
-  int threads_ = 0, running_ = 0, left_ = 0, stride_ = 1;
-  int arrived_ = 0;
-  uint64_t round_ = 0;
-  int fruitless_ = 0;  // turns since a barrier or an exchange was completed
+/// Threads that wait for each other; those that have ended are not waited for, as on the device.
+struct Meeting {
+  int arrived = 0, left = 0;
+  uint64_t round = 0;
+  bool complete() const { return arrived >= left; }
+  void end() { arrived = 0, ++round; }
 };
 
-thread_local Block block;
+/// One at a time, on one thread of the machine.
+class Cluster {
+ public:
+  void run(Place grid, Place first, const BlockShape& shape, const std::function<void()>& body, int stride);
 
-void Block::enter() {
-  (*block.body_)();
-  Fiber& fiber = block.current();
-  QUERN_CHECK(fiber.open.empty());
+  Fiber& current() { return *fibers_[static_cast<size_t>(running_)]; }
+  void wait_for_block() { meet(blocks_[current().block].meeting); }
+  void wait_for_cluster() { meet(all_); }
+  const std::byte* exchange(const void* mine, size_t bytes);
+  void yield();
+  void progress() { fruitless_ = 0; }
+
+  uint8_t* dynamic() { return blocks_[current().block].shared; }
+  /// What of block `rank` lies where `p` lies in this one's shared memory.
+  void* in_block(void* p, int rank);
+  void copy_bulk(const BulkCopy& copy);
+
+ private:
+  /// Dynamic shared memory begins at the same address in each block; the device promises no more than 16
+  /// bytes of alignment.
+  static constexpr size_t kPage = 1024, kSkew = 16;
+  struct BlockState {
+    Meeting meeting;
+    std::vector<uint8_t> memory;
+    uint8_t* shared = nullptr;
+    int bytes = 0;
+  };
+
+  static void enter();
+  void meet(Meeting& meeting);
+  void check_shared(const void* p, int bytes);
+
+  std::vector<std::unique_ptr<Fiber>> fibers_;
+  std::vector<Warp> warps_;
+  std::array<BlockState, kMostBlocks> blocks_;
+  Meeting all_;
+  std::vector<BulkCopy> late_;
+  ucontext_t outside_;
+  const std::function<void()>* body_ = nullptr;
+  int count_ = 0, running_ = 0, stride_ = 1;  // fibers
+  unsigned copies_ = 0;
+  int fruitless_ = 0;  // turns since something that fibers wait for came
+};
+
+thread_local Cluster cluster;
+
+void Cluster::enter() {
+  (*cluster.body_)();
+  Fiber& fiber = cluster.current();
+  QUERN_CHECK(fiber.open.empty() && fiber.open_products.empty() && fiber.product_groups.empty());
   fiber.done = true;
-  block.fruitless_ = 0;
-  --block.left_;
-  block.yield();
+  cluster.progress();
+  --cluster.blocks_[fiber.block].meeting.left;
+  --cluster.all_.left;
+  cluster.yield();
 }
 
+void complete_bytes(const BulkCopy& bulk);
+
 /// To the next fiber that has not ended.
-void Block::yield() {
+void Cluster::yield() {
   const int from = running_;
-  QUERN_CHECK(++fruitless_ < 1 << 20);  // threads wait for one that will not come
-  if (left_ == 0) {
+  if (++fruitless_ > 2 * count_ && !late_.empty()) {  // all have waited: one copy comes
+    const BulkCopy copy = late_.back();
+    late_.pop_back();
+    complete_bytes(copy);
+  }
+  QUERN_CHECK(fruitless_ < 1 << 20);  // threads wait for one that will not come
+  if (all_.left == 0) {
+    QUERN_CHECK(late_.empty());
     swapcontext(&fibers_[static_cast<size_t>(from)]->context, &outside_);
     return;
   }
-  do running_ = (running_ + stride_) % threads_;
+  do running_ = (running_ + stride_) % count_;
   while (fibers_[static_cast<size_t>(running_)]->done);
   if (running_ == from) return;
   swapcontext(&fibers_[static_cast<size_t>(from)]->context, &fibers_[static_cast<size_t>(running_)]->context);
 }
 
-void Block::run(Place grid, Place place, int threads, const std::function<void()>& body, int stride) {
-  QUERN_CHECK(threads >= 32 && (threads & (threads - 1)) == 0 && threads <= kMostThreads);
+void Cluster::run(Place grid, Place first, const BlockShape& shape, const std::function<void()>& body,
+                  int stride) {
+  QUERN_CHECK(shape.threads % 32 == 0 && shape.threads <= kMostThreads && shape.cluster <= kMostBlocks);
   body_ = &body;
-  threads_ = left_ = threads;
-  stride_ = stride % threads;
-  running_ = arrived_ = fruitless_ = 0;
+  count_ = shape.threads * shape.cluster;
+  while (std::gcd(stride, count_) != 1) ++stride;  // every fiber has its turn
+  stride_ = stride % count_;
+  running_ = fruitless_ = 0;
+  all_ = {0, count_, all_.round};
+  for (int i = 0; i < shape.cluster; ++i) {
+    BlockState& block = blocks_[static_cast<size_t>(i)];
+    block.meeting = {0, shape.threads, block.meeting.round};
+    block.memory.assign(kPage + kSkew + static_cast<size_t>(shape.shared), 0xff);
+    const auto address = reinterpret_cast<uintptr_t>(block.memory.data());
+    block.shared = block.memory.data() + (kPage - address % kPage) + kSkew;
+    block.bytes = shape.shared;
+  }
+  warps_.resize(static_cast<size_t>(count_ / 32));
   for (Warp& warp : warps_) warp.arrived = 0;
-  while (static_cast<int>(fibers_.size()) < threads) {
+  while (static_cast<int>(fibers_.size()) < count_) {
     fibers_.push_back(std::make_unique<Fiber>());
     fibers_.back()->stack = std::make_unique_for_overwrite<std::byte[]>(kStack);
   }
-  for (int i = 0; i < threads; ++i) {
+  for (int i = 0; i < count_; ++i) {
     Fiber& fiber = *fibers_[static_cast<size_t>(i)];
-    fiber.place = {i, threads, place, grid};
+    const int of_cluster = i / shape.threads;
+    fiber.block = static_cast<size_t>(of_cluster);
+    fiber.place = {i % shape.threads, shape.threads, {first.x + of_cluster, first.y, first.z}, grid};
     fiber.done = false;
     fiber.groups.clear();
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.get();
     fiber.context.uc_stack.ss_size = kStack;
     fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, &Block::enter, 0);
+    makecontext(&fiber.context, &Cluster::enter, 0);
   }
   swapcontext(&outside_, &fibers_[0]->context);
 }
 
-void Block::wait_for_block() {
-  const uint64_t round = round_;
-  // Threads that have ended are not waited for, as on the device.
-  if (++arrived_ >= left_) {
-    arrived_ = fruitless_ = 0;
-    ++round_;
-    return;
-  }
-  while (round_ == round) {
-    yield();
-    if (arrived_ >= left_ && round_ == round) {  // the others ended instead of arriving
-      arrived_ = 0;
-      ++round_;
+void Cluster::meet(Meeting& meeting) {
+  const uint64_t round = meeting.round;
+  ++meeting.arrived;
+  while (meeting.round == round) {
+    if (meeting.complete()) {
+      meeting.end();
+      progress();
+    } else {
+      yield();
     }
   }
 }
 
-const std::byte* Block::exchange(const void* mine, size_t bytes) {
+const std::byte* Cluster::exchange(const void* mine, size_t bytes) {
   QUERN_CHECK(bytes <= kLaneBytes);
   Warp& warp = warps_[static_cast<size_t>(running_ / 32)];
   std::byte* lanes = warp.lanes[warp.round % 2];
   std::memcpy(lanes + static_cast<ptrdiff_t>(running_ % 32) * kLaneBytes, mine, bytes);
   const uint64_t round = warp.round;
   if (++warp.arrived == 32) {
-    warp.arrived = fruitless_ = 0;
+    warp.arrived = 0;
     ++warp.round;
+    progress();
   }
   while (warp.round == round) yield();
   return lanes;
+}
+
+void Cluster::check_shared(const void* p, int bytes) {
+  const BlockState& block = blocks_[current().block];
+  const auto* at = static_cast<const uint8_t*>(p);
+  QUERN_CHECK(at >= block.shared && at + bytes <= block.shared + block.bytes);
+}
+
+void* Cluster::in_block(void* p, int rank) {
+  check_shared(p, 0);
+  return blocks_[static_cast<size_t>(rank)].shared +
+         (static_cast<uint8_t*>(p) - blocks_[current().block].shared);
+}
+
+/// Every second one at once, the others as late as may be, the last first.
+void Cluster::copy_bulk(const BulkCopy& bulk) {
+  const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
+  QUERN_CHECK(aligned(bulk.copy.to) && aligned(bulk.copy.from) && bulk.copy.bytes % 16 == 0);
+  if (copies_++ % 2 == 0)
+    complete_bytes(bulk);
+  else
+    late_.push_back(bulk);
 }
 
 void execute(std::vector<Copy>& copies) {
@@ -149,35 +238,80 @@ void execute(std::vector<Copy>& copies) {
   copies.clear();
 }
 
+void end_phase_if_complete(hopper::Barrier& barrier) {
+  if (barrier.pending > 0 || barrier.bytes != 0) return;
+  barrier.phase ^= 1;
+  barrier.pending = barrier.arrivals;
+  cluster.progress();
+}
+
+void complete_bytes(const BulkCopy& bulk) {
+  std::memcpy(bulk.copy.to, bulk.copy.from, static_cast<size_t>(bulk.copy.bytes));
+  bulk.barrier->bytes -= bulk.copy.bytes;
+  cluster.progress();
+  end_phase_if_complete(*bulk.barrier);
+}
+
+/// d += a · b as wgmma defines it (hopper.cuh), for this lane's numbers.
+void multiply(const Product& p) {
+  const std::byte* all = exchange(p.a, 16);
+  const auto* base = reinterpret_cast<const std::byte*>(p.right * 16 & ~uint64_t{1023});
+  const int first_part = static_cast<int>(p.right % 8), lane = self().index % 32;
+  float left[2][16];
+  for (int half = 0; half < 2; ++half)
+    for (int k = 0; k < 16; ++k) {
+      uint32_t pair;
+      const int owner = lane / 4 * 4 + k % 8 / 2;
+      std::memcpy(&pair, all + static_cast<ptrdiff_t>(kLaneBytes * owner + 4 * (half + k / 8 * 2)), 4);
+      left[half][k] = half_value(static_cast<uint16_t>(pair >> (16 * (k % 2))));
+    }
+  for (int j = 0; j < p.cols / 8; ++j)
+    for (int i = 0; i < 2; ++i) {
+      const int col = 8 * j + 2 * (lane % 4) + i;
+      float sum[2] = {0, 0};
+      for (int k = 0; k < 16; ++k) {
+        uint16_t half;
+        const int part = first_part + k / 8;
+        std::memcpy(&half, base + 128 * col + (part ^ col % 8) * 16 + 2 * (k % 8), 2);
+        const float right = half_value(half);
+        sum[0] += left[0][k] * right;
+        sum[1] += left[1][k] * right;
+      }
+      p.d[4 * j + i] += sum[0];
+      p.d[4 * j + 2 + i] += sum[1];
+    }
+}
+
 }  // namespace
 
-const Thread& self() { return block.current().place; }
+const Thread& self() { return cluster.current().place; }
 
-void run(Place grid, int threads, const std::function<void()>& body) {
-  // Odd, so that every fiber of a power of two has its turn.
+void run(Place grid, const BlockShape& shape, const std::function<void()>& body) {
   static constexpr int kStrides[] = {1, 31, 7, 1023, 5};
   static thread_local unsigned launches = 0;
   const int stride = kStrides[launches++ % std::size(kStrides)];
+  QUERN_CHECK(grid.x % shape.cluster == 0);
   for (int z = 0; z < grid.z; ++z)
     for (int y = 0; y < grid.y; ++y)
-      for (int x = 0; x < grid.x; ++x) block.run(grid, {x, y, z}, threads, body, stride);
+      for (int x = 0; x < grid.x; x += shape.cluster) cluster.run(grid, {x, y, z}, shape, body, stride);
 }
 
-void wait_for_block() { block.wait_for_block(); }
-const std::byte* exchange(const void* mine, size_t bytes) { return block.exchange(mine, bytes); }
+uint8_t* dynamic_shared() { return cluster.dynamic(); }
+void wait_for_block() { cluster.wait_for_block(); }
+const std::byte* exchange(const void* mine, size_t bytes) { return cluster.exchange(mine, bytes); }
 
 void copy_later(void* to, const void* from, int bytes) {
   const auto size = static_cast<uintptr_t>(bytes);
   QUERN_CHECK(reinterpret_cast<uintptr_t>(to) % size == 0 && reinterpret_cast<uintptr_t>(from) % size == 0);
-  block.current().open.push_back({to, from, bytes});
+  cluster.current().open.push_back({to, from, bytes});
 }
 void close_copies() {
-  Fiber& fiber = block.current();
+  Fiber& fiber = cluster.current();
   fiber.groups.push_back(std::move(fiber.open));
   fiber.open.clear();
 }
 void finish_copies(int but_last) {
-  auto& groups = block.current().groups;
+  auto& groups = cluster.current().groups;
   while (static_cast<int>(groups.size()) > but_last) {
     execute(groups.front());
     groups.erase(groups.begin());
@@ -194,6 +328,56 @@ float half_value(uint16_t h) {
 }
 
 }  // namespace simt
+
+namespace hopper {
+
+using simt::cluster;
+
+void init(Barrier* barrier, int arrivals) {
+  const auto count = static_cast<uint8_t>(arrivals);
+  *barrier = {.bytes = 0, .pending = count, .arrivals = count, .phase = 0};
+}
+void arrive(Barrier* barrier) {
+  QUERN_CHECK(barrier->pending > 0);
+  --barrier->pending;
+  simt::end_phase_if_complete(*barrier);
+}
+void arrive_expecting(Barrier* barrier, int bytes) {
+  barrier->bytes += bytes;
+  arrive(barrier);
+}
+void wait(Barrier* barrier, int parity) {
+  while (barrier->phase == parity) cluster.yield();
+}
+void copy_bulk(void* shared, const void* global, int bytes, Barrier* barrier) {
+  cluster.copy_bulk({{shared, global, bytes}, barrier});
+}
+
+void sync_cluster() { cluster.wait_for_cluster(); }
+void arrive_at(Barrier* barrier, int rank) { arrive(static_cast<Barrier*>(cluster.in_block(barrier, rank))); }
+void copy_bulk_to_all(void* shared, const void* global, int bytes, Barrier* barrier, int blocks) {
+  for (int i = 0; i < blocks; ++i)
+    copy_bulk(cluster.in_block(shared, i), global, bytes,
+              static_cast<Barrier*>(cluster.in_block(barrier, i)));
+}
+
+void product_later(float* d, const uint32_t* a, uint64_t right, int cols) {
+  cluster.current().open_products.push_back({d, a, right, cols});
+}
+void wgmma_commit() {
+  simt::Fiber& fiber = cluster.current();
+  fiber.product_groups.push_back(std::move(fiber.open_products));
+  fiber.open_products.clear();
+}
+void finish_products(int but_last) {
+  auto& groups = cluster.current().product_groups;
+  while (static_cast<int>(groups.size()) > but_last) {
+    for (const simt::Product& product : groups.front()) simt::multiply(product);
+    groups.erase(groups.begin());
+  }
+}
+
+}  // namespace hopper
 
 /// By the definition in the PTX ISA (see device.cuh), from all lanes' parts.
 void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {

@@ -1,7 +1,8 @@
 // simt.h on the host: a block's threads are fibers of one thread of the machine. A fiber runs until it meets
 // a barrier or a warp instruction, where it waits for the others; the order in which fibers take their turns
 // changes from launch to launch, so that a missing barrier shows. Asynchronous copies happen as late as they
-// may.
+// may. The blocks of a cluster run side by side; static shared memory is one block's, so their kernels have
+// none.
 #pragma once
 
 #include <cmath>
@@ -15,11 +16,15 @@
 #define QUERN_DEVICE inline
 #define QUERN_KERNEL(threads) void
 #define QUERN_KERNEL_OF(threads, blocks) void
+#define QUERN_KERNEL_WITH_REGISTERS(registers) void
 #define QUERN_SHARED(type, name, count) alignas(16) static thread_local type name[count]
+#define QUERN_DYNAMIC_SHARED(name) uint8_t* const name = ::quern::cuda::simt::dynamic_shared()
 #define QUERN_ARGUMENT const
 #define QUERN_UNROLL
 #define QUERN_LAUNCH(kernel, grid, threads, stream) \
-  ::quern::cuda::simt::Launch{{(grid).x, (grid).y, (grid).z}, threads}.of(kernel)
+  ::quern::cuda::simt::Launch{{(grid).x, (grid).y, (grid).z}, {threads}}.of(kernel)
+#define QUERN_LAUNCH_CLUSTERS(kernel, grid, threads, bytes, cluster, stream) \
+  ::quern::cuda::simt::Launch{{(grid).x, (grid).y, (grid).z}, {threads, bytes, cluster}}.of(kernel)
 
 namespace quern::cuda {
 namespace simt {
@@ -36,20 +41,27 @@ struct Thread {
 };
 const Thread& self();
 
-/// Runs `body` once for every thread of every block, block after block.
-void run(Place grid, int threads, const std::function<void()>& body);
+struct BlockShape {
+  int threads = 0;
+  int shared = 0;   // bytes of dynamic shared memory
+  int cluster = 1;  // blocks, neighbours in x
+};
+
+/// Runs `body` once for every thread of every block, cluster after cluster.
+void run(Place grid, const BlockShape& shape, const std::function<void()>& body);
 
 struct Launch {
   Place grid;
-  int threads;
+  BlockShape shape;
   template <class... Parameters>
   auto of(void (*kernel)(Parameters...)) const {
     return [launch = *this, kernel](const auto&... arguments) {
-      run(launch.grid, launch.threads, [&] { kernel(arguments...); });
+      run(launch.grid, launch.shape, [&] { kernel(arguments...); });
     };
   }
 };
 
+uint8_t* dynamic_shared();
 void wait_for_block();
 /// Puts `bytes` (≤ 32) of this lane beside those of the warp's other lanes and returns when all are there:
 /// lane l's begin at 32 · l. They stay until the next call.
