@@ -1,6 +1,6 @@
 // What sm_90a has beyond simt.h: barriers in shared memory that copies complete, bulk copies, clusters of
 // blocks, and the matrix product of a warpgroup (PTX ISA: mbarrier, cp.async.bulk, barrier.cluster, wgmma).
-// Device only: the emulator does not know them.
+// On the host: hopper_emulator.h.
 #pragma once
 
 #include "backend/cuda/simt/simt.h"
