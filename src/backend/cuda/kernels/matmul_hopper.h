@@ -123,7 +123,7 @@ QUERN_DEVICE void multiply_units(float (&d)[cols / 2], const Packed& w, int tile
   for (int first = begin; first < end; first += 2) {
     QUERN_UNROLL
     for (int i = 0; i < 2; ++i) {
-      const int unit = first + i, slot = (unit - begin) % ahead;
+      const int unit = first + i, slot = static_cast<int>(static_cast<unsigned>(unit - begin) % ahead);
       if (unit >= end) continue;
       const uint8_t* at = shared + stage * Block::kStage;
       copy_wait<ahead - 1>();
@@ -141,7 +141,7 @@ QUERN_DEVICE void multiply_units(float (&d)[cols / 2], const Packed& w, int tile
         for (int j = 0; j < together; ++j) scaled<form>(weights[j], raw, h + j, zero);
         wgmma_fence();
         QUERN_UNROLL
-        for (int j = 0; j < together; ++j) wgmma<cols>(d, weights[j], right + 2 * (h + j));
+        for (int j = 0; j < together; ++j) wgmma<cols>(d, weights[j], further(right, h + j));
         wgmma_commit();
         wgmma_wait<1>();  // those before: their registers are free
         if (h == 0 && unit > begin) leave(before);

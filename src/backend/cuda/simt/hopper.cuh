@@ -111,11 +111,15 @@ QUERN_DEVICE void keep(float (&d)[n]) {
 }
 
 /// A right operand in shared memory, on 1024 bytes: rows (columns of the product) of 64 halves along K, 128
-/// bytes each, the 16-byte part p of row r at place p ^ (r % 8). The next 16 halves along K are 2 further on.
+/// bytes each, the 16-byte part p of row r at place p ^ (r % 8).
 QUERN_DEVICE uint64_t descriptor(const void* shared) {
   constexpr uint64_t kSwizzle128 = uint64_t{1} << 62, kStride = uint64_t{1024 / 16} << 32,
                      kLeading = uint64_t{1} << 16;
   return (shared_address(shared) >> 4 & 0x3fff) | kLeading | kStride | kSwizzle128;
+}
+/// The same rows from 16 · `steps` halves on, within the 64. The address, in its low bits, does not overflow.
+QUERN_DEVICE uint64_t further(uint64_t descriptor, int steps) {
+  return (descriptor & ~uint64_t{0xffffffff}) | (static_cast<uint32_t>(descriptor) + 2 * steps);
 }
 
 // Registers by number, for the instruction's text.

@@ -43,6 +43,9 @@ void wgmma_wait() {
 template <int n>
 void keep(float (&)[n]) {}
 inline uint64_t descriptor(const void* shared) { return shared_address(shared) / 16; }
+inline uint64_t further(uint64_t descriptor, int steps) {
+  return descriptor + 2 * static_cast<uint64_t>(steps);
+}
 template <int cols>
 void wgmma(float (&d)[cols / 2], const uint32_t (&a)[4], uint64_t right) {
   product_later(d, a, right, cols);
