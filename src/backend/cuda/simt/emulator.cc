@@ -255,6 +255,7 @@ void complete_bytes(const BulkCopy& bulk) {
 /// d += a · b as wgmma defines it (hopper.cuh), for this lane's numbers.
 void multiply(const Product& p) {
   const std::byte* all = exchange(p.a, 16);
+  // A descriptor is an address as a number. NOLINTNEXTLINE(performance-no-int-to-ptr)
   const auto* base = reinterpret_cast<const std::byte*>(p.right * 16 & ~uint64_t{1023});
   const int first_part = static_cast<int>(p.right % 8), lane = self().index % 32;
   float left[2][16];
