@@ -302,6 +302,8 @@ int run(std::span<char*> arguments) {
                  "usage: quern_cuda_bench [--types …] [--rows …] [--part …] [--cluster …] [--quick]\n"),
              2;
   }
+  if (const int n = options.hopper_cluster; n != 1 && n != 2 && n != 4)
+    return fmt::print(stderr, "error: --cluster {}: 1, 2 or 4\n", n), 2;
   auto device = cuda::open_device(0);
   if (!device) return fmt::print(stderr, "error: {}\n", device.error().message), 1;
   cudaStream_t stream = (*device)->stream()->stream();

@@ -136,7 +136,8 @@ struct NarrowPart {
     load_codes<form>(now, slots + i * words, lane, FromShared{});
     load_heads<form>(now, head_slots + i * head_words, lane);
     add_unit<form>(sum, now, x[i % 2], zero);
-    fetch_unit<i, i + depth>();  // no lane reads the slot any more: all have taken part in the products
+    sync_warp();  // all lanes have read the slot
+    fetch_unit<i, i + depth>();
     fetch_x<i + 2>();
     if constexpr (i + 1 < depth) multiply<i + 1>();
   }

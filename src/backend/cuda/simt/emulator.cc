@@ -2,6 +2,7 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <numeric>
@@ -95,7 +96,7 @@ class Cluster {
 
   static void enter();
   void meet(Meeting& meeting);
-  void check_shared(const void* p, int bytes);
+  bool is_shared(const BlockState& block, const void* p, int bytes) const;
 
   std::vector<std::unique_ptr<Fiber>> fibers_;
   std::vector<Warp> warps_;
@@ -211,22 +212,23 @@ const std::byte* Cluster::exchange(const void* mine, size_t bytes) {
   return lanes;
 }
 
-void Cluster::check_shared(const void* p, int bytes) {
-  const BlockState& block = blocks_[current().block];
+bool Cluster::is_shared(const BlockState& block, const void* p, int bytes) const {
   const auto* at = static_cast<const uint8_t*>(p);
-  QUERN_CHECK(at >= block.shared && at + bytes <= block.shared + block.bytes);
+  return at >= block.shared && at + bytes <= block.shared + block.bytes;
 }
 
 void* Cluster::in_block(void* p, int rank) {
-  check_shared(p, 0);
-  return blocks_[static_cast<size_t>(rank)].shared +
-         (static_cast<uint8_t*>(p) - blocks_[current().block].shared);
+  const BlockState& own = blocks_[current().block];
+  QUERN_CHECK(is_shared(own, p, 1) && rank < count_ / current().place.threads);
+  return blocks_[static_cast<size_t>(rank)].shared + (static_cast<uint8_t*>(p) - own.shared);
 }
 
 /// Every second one at once, the others as late as may be, the last first.
 void Cluster::copy_bulk(const BulkCopy& bulk) {
   const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
   QUERN_CHECK(aligned(bulk.copy.to) && aligned(bulk.copy.from) && bulk.copy.bytes % 16 == 0);
+  QUERN_CHECK(std::ranges::any_of(
+      blocks_, [&](const BlockState& block) { return is_shared(block, bulk.copy.to, bulk.copy.bytes); }));
   if (copies_++ % 2 == 0)
     complete_bytes(bulk);
   else

@@ -1,5 +1,6 @@
-// hopper.cuh on the host, by its definitions. Of the bulk copies every second one happens at once, the others
-// as late as they may; products read their operands when they are waited for.
+// hopper.cuh on the host, by its definitions (in emulator.cc, which has the threads that wait). Of the bulk
+// copies every second one happens at once, the others as late as they may; products read their operands when
+// they are waited for.
 #pragma once
 
 #include "backend/cuda/simt/simt.h"
