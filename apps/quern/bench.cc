@@ -28,20 +28,25 @@ struct BenchFlags {
   bool json = false;
 };
 
+/// What one run did, beside what the machine could do right before or after it, whichever is more.
+struct Run {
+  double tokens_per_second = 0;
+  double gb_s = 0;  // 10^9 bytes of weights a second, each read once a step
+  double gops = 0;  // 10^9 operations a second, 2 per weight and token
+  double bandwidth_share = 0;
+  double compute_share = 0;
+};
+
 struct Measured {
   std::string phase;
   int64_t batch = 1;
   int64_t tokens = 0;
-  double tokens_per_second = 0;
-  double bytes_per_second = 0;  // of weights, each read once a step
-  double ops_per_second = 0;    // 2 per weight and token
+  Run run;  // of each figure the median
+};
 
-  double bandwidth_share(const MachineLimits& limits) const {
-    return bytes_per_second / (limits.read_gb_s * 1e9);
-  }
-  double compute_share(const MachineLimits& limits) const {
-    return ops_per_second / (limits.int8_gops * 1e9);
-  }
+/// What a run amounts to.
+struct Work {
+  double tokens = 0, bytes = 0, ops = 0;
 };
 
 /// Weights that one step reads: every matrix of the layers, and the head where logits are wanted.
@@ -150,71 +155,93 @@ class Runner {
   std::span<float> logits_;
 };
 
-/// Seconds of the median run; the first run warms up and does not count.
-template <class Body>
-Result<double> median_seconds(int repeats, const Body& body) {
-  std::vector<double> seconds;
-  for (int i = 0; i <= repeats; ++i) {
-    const auto begin = Clock::now();
-    QUERN_TRY_VOID(body());
-    if (i > 0) seconds.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
-  }
-  std::nth_element(seconds.begin(), seconds.begin() + static_cast<long>(seconds.size() / 2), seconds.end());
-  return seconds[seconds.size() / 2];
+/// Of each figure the median.
+Run median(const std::vector<Run>& runs) {
+  const auto of = [&](double Run::*figure) {
+    std::vector<double> values;
+    for (const Run& run : runs) values.push_back(run.*figure);
+    std::ranges::nth_element(values, values.begin() + static_cast<long>(values.size() / 2));
+    return values[values.size() / 2];
+  };
+  return {of(&Run::tokens_per_second), of(&Run::gb_s), of(&Run::gops), of(&Run::bandwidth_share),
+          of(&Run::compute_share)};
 }
 
 class Bench {
  public:
-  Bench(Backend& backend, Model& model, KvType type, const WeightCount& weights, const BenchFlags& flags)
-      : backend_(backend), model_(model), type_(type), weights_(weights), flags_(flags) {}
+  Bench(Backend& backend, Model& model, Machine& machine, KvType type, const WeightCount& weights,
+        const BenchFlags& flags)
+      : backend_(backend), model_(model), machine_(machine), type_(type), weights_(weights), flags_(flags) {}
 
   Result<Measured> prefill() {
     const int64_t tokens = flags_.prompt, chunk = chunk_of(backend_);
     QUERN_TRY(Runner runner, Runner::create(backend_, model_, type_, 1, flags_.depth + tokens));
     QUERN_TRY_VOID(runner.prefill(0, 0, flags_.depth, chunk));
-    QUERN_TRY(const double seconds,
-              median_seconds(flags_.repeats, [&] { return runner.prefill(0, flags_.depth, tokens, chunk); }));
     const double chunks = std::ceil(static_cast<double>(tokens) / static_cast<double>(chunk));
-    return measured("prefill", 1, tokens, seconds, chunks * weights_.layer_bytes + weights_.head_bytes,
-                    2 * (weights_.layer_weights * static_cast<double>(tokens) + weights_.head_weights));
+    const Work work{static_cast<double>(tokens), chunks * weights_.layer_bytes + weights_.head_bytes,
+                    2 * (weights_.layer_weights * static_cast<double>(tokens) + weights_.head_weights)};
+    QUERN_TRY(const Run run, measure(work, [&] { return runner.prefill(0, flags_.depth, tokens, chunk); }));
+    return Measured{"prefill", 1, tokens, run};
   }
 
   Result<Measured> decode(int64_t batch) {
     const int64_t steps = flags_.generate;
     QUERN_TRY(Runner runner, Runner::create(backend_, model_, type_, batch, flags_.depth + steps));
     for (int64_t s = 0; s < batch; ++s) QUERN_TRY_VOID(runner.prefill(s, 0, flags_.depth, 512));
-    QUERN_TRY(const double seconds, median_seconds(flags_.repeats, [&]() -> Result<> {
+    const double n = static_cast<double>(steps), tokens = n * static_cast<double>(batch);
+    const Work work{tokens, n * (weights_.layer_bytes + weights_.head_bytes),
+                    2 * tokens * (weights_.layer_weights + weights_.head_weights)};
+    QUERN_TRY(const Run run, measure(work, [&]() -> Result<> {
                 for (int64_t i = 0; i < steps; ++i) QUERN_TRY_VOID(runner.decode(batch, flags_.depth + i));
                 return {};
               }));
-    const double n = static_cast<double>(steps);
-    return measured("decode", batch, steps, seconds, n * (weights_.layer_bytes + weights_.head_bytes),
-                    2 * n * static_cast<double>(batch) * (weights_.layer_weights + weights_.head_weights));
+    return Measured{"decode", batch, steps, run};
   }
 
+  /// The highest limits that were met.
+  const MachineLimits& limits() const { return limits_; }
+
  private:
-  static Measured measured(std::string phase, int64_t batch, int64_t tokens, double seconds, double bytes,
-                           double ops) {
-    return {std::move(phase), batch,        tokens, static_cast<double>(tokens * batch) / seconds,
-            bytes / seconds,  ops / seconds};
+  /// The median run; the first one warms up and does not count. Limits are measured before and after each:
+  /// other work on the machine changes them within seconds, and one that is too low flatters.
+  template <class Body>
+  Result<Run> measure(const Work& work, const Body& body) {
+    QUERN_TRY_VOID(body());
+    std::vector<Run> runs;
+    MachineLimits before = machine_.measure();
+    for (int i = 0; i < flags_.repeats; ++i) {
+      const auto begin = Clock::now();
+      QUERN_TRY_VOID(body());
+      const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+      MachineLimits after = machine_.measure();
+      const MachineLimits limits = higher(before, after);
+      limits_ = higher(limits_, limits);
+      before = std::move(after);
+      const double gb_s = work.bytes / seconds / 1e9, gops = work.ops / seconds / 1e9;
+      runs.push_back({work.tokens / seconds, gb_s, gops, gb_s / limits.read_gb_s, gops / limits.int8_gops});
+    }
+    return median(runs);
   }
 
   Backend& backend_;
   Model& model_;
+  Machine& machine_;
   KvType type_;
   const WeightCount& weights_;
   const BenchFlags& flags_;
+  MachineLimits limits_;
 };
 
 void print_table(const std::string& model, const std::string& device, const MachineLimits& limits,
                  const std::vector<Measured>& results) {
-  fmt::print("{} on {}: reads {:.1f} GB/s, int8 peak {:.0f} GOPS\n\n", model, device, limits.read_gb_s,
+  fmt::print("{} on {}: reads up to {:.1f} GB/s, int8 peak {:.0f} GOPS\n\n", model, device, limits.read_gb_s,
              limits.int8_gops);
-  fmt::print("{:<8} {:>6} {:>7} {:>10} {:>11} {:>9}\n", "phase", "batch", "tokens", "tokens/s", "bandwidth",
-             "compute");
+  fmt::print("{:<8} {:>6} {:>7} {:>10} {:>8} {:>9} {:>8} {:>8}\n", "phase", "batch", "tokens", "tokens/s",
+             "GB/s", "of reads", "GOPS", "of peak");
   for (const Measured& m : results)
-    fmt::print("{:<8} {:>6} {:>7} {:>10.2f} {:>10.1f}% {:>8.1f}%\n", m.phase, m.batch, m.tokens,
-               m.tokens_per_second, 100 * m.bandwidth_share(limits), 100 * m.compute_share(limits));
+    fmt::print("{:<8} {:>6} {:>7} {:>10.2f} {:>8.1f} {:>8.1f}% {:>8.0f} {:>7.1f}%\n", m.phase, m.batch,
+               m.tokens, m.run.tokens_per_second, m.run.gb_s, 100 * m.run.bandwidth_share, m.run.gops,
+               100 * m.run.compute_share);
 }
 
 void print_json(const Config& config, const MachineLimits& limits, const std::vector<Measured>& results) {
@@ -230,9 +257,11 @@ void print_json(const Config& config, const MachineLimits& limits, const std::ve
     report["results"].push_back({{"phase", m.phase},
                                  {"batch", m.batch},
                                  {"tokens", m.tokens},
-                                 {"tokens_per_second", m.tokens_per_second},
-                                 {"bandwidth_share", m.bandwidth_share(limits)},
-                                 {"compute_share", m.compute_share(limits)}});
+                                 {"tokens_per_second", m.run.tokens_per_second},
+                                 {"gb_s", m.run.gb_s},
+                                 {"gops", m.run.gops},
+                                 {"bandwidth_share", m.run.bandwidth_share},
+                                 {"compute_share", m.run.compute_share}});
   std::cout << report.dump(2) << std::endl;
 }
 
@@ -248,8 +277,8 @@ Result<> bench(const BenchFlags& flags) {
   QUERN_TRY(const auto model, load_model(*source, *backend, options));
   backend->settle();  // what is measured is the speed that stays
   QUERN_TRY(const WeightCount weights, count_weights(*source, model->config()));
-  QUERN_TRY(MachineLimits limits, measure_machine(config.threads));
-  Bench bench(*backend, *model, kv_type_of(config), weights, flags);
+  QUERN_TRY(Machine machine, Machine::open(config.threads));
+  Bench bench(*backend, *model, machine, kv_type_of(config), weights, flags);
   std::vector<Measured> results;
   if (flags.prompt > 0) {
     QUERN_TRY(Measured prefill, bench.prefill());
@@ -261,14 +290,10 @@ Result<> bench(const BenchFlags& flags) {
       results.push_back(std::move(decode));
     }
   }
-  // Other work may have slowed one of the two down, and a limit that is too low flatters.
-  QUERN_TRY(const MachineLimits after, measure_machine(config.threads));
-  limits.read_gb_s = std::max(limits.read_gb_s, after.read_gb_s);
-  limits.int8_gops = std::max(limits.int8_gops, after.int8_gops);
   if (flags.json)
-    print_json(config, limits, results);
+    print_json(config, bench.limits(), results);
   else
-    print_table(files.reference, backend->description(), limits, results);
+    print_table(files.reference, backend->description(), bench.limits(), results);
   return {};
 }
 

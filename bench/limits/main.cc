@@ -141,18 +141,15 @@ double int8_rate(const std::string& isa, int threads) {
 }
 
 int run(int threads) {
+  auto machine = Machine::open(threads);
+  if (!machine) {
+    fmt::print(stderr, "error: {}\n", machine.error().message);
+    return 1;
+  }
   MachineLimits limits;
   double read = 0, int8 = 0;
   for (int i = 0; i < 3; ++i) {  // turn by turn: other work on the machine hits both
-    const auto measured = measure_machine(threads);
-    if (!measured) {
-      fmt::print(stderr, "error: {}\n", measured.error().message);
-      return 1;
-    }
-    const MachineLimits before = limits;
-    limits = *measured;
-    limits.read_gb_s = std::max(limits.read_gb_s, before.read_gb_s);
-    limits.int8_gops = std::max(limits.int8_gops, before.int8_gops);
+    limits = higher(limits, machine->measure());
     read = std::max(read, read_rate(limits.threads) / 1e9);
     int8 = std::max(int8, int8_rate(limits.isa, limits.threads) / 1e9);
   }

@@ -48,15 +48,19 @@ double measure_read(const cpu::Kernels& kernels, ThreadPool& pool, const Buffer&
   return best / 1e9;
 }
 
-double measure_int8(const cpu::Kernels& kernels, ThreadPool& pool) {
-  // As many rounds as take about 10 ms.
+/// As many rounds as take about 10 ms.
+int64_t rounds_to_measure(const cpu::Kernels& kernels) {
   int64_t rounds = 1000;
-  int64_t per_round = 0;
   for (double took = 0; took < 0.01; rounds *= 2) {
     const double start = seconds();
-    per_round = kernels.int8_rounds(rounds);
+    kernels.int8_rounds(rounds);
     took = seconds() - start;
   }
+  return rounds;
+}
+
+double measure_int8(const cpu::Kernels& kernels, ThreadPool& pool, int64_t rounds) {
+  const int64_t per_round = kernels.int8_rounds(1);
   double best = 0;
   for (int i = 0; i < kTries; ++i) {
     const double start = seconds();
@@ -68,19 +72,44 @@ double measure_int8(const cpu::Kernels& kernels, ThreadPool& pool) {
 
 }  // namespace
 
-Result<MachineLimits> measure_machine(int threads) {
+MachineLimits higher(const MachineLimits& a, const MachineLimits& b) {
+  MachineLimits out = b;
+  out.read_gb_s = std::max(a.read_gb_s, b.read_gb_s);
+  out.int8_gops = std::max(a.int8_gops, b.int8_gops);
+  return out;
+}
+
+struct Machine::Parts {
+  const cpu::Kernels& kernels;
+  ThreadPool pool;
+  std::string cpu;
+  Buffer buffer;
+  int64_t rounds = 0;
+  Parts(const cpu::Kernels& k, int threads) : kernels(k), pool(threads), cpu(cpu_name()) {}
+};
+
+Machine::Machine(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+Machine::Machine(Machine&&) noexcept = default;
+Machine::~Machine() = default;
+
+Result<Machine> Machine::open(int threads) {
   QUERN_TRY(const cpu::Kernels* kernels, cpu::choose_kernels(""));
-  ThreadPool pool(threads > 0 ? threads : physical_cores());
-  QUERN_TRY(Buffer buffer, Buffer::allocate(static_cast<size_t>(kReadBytes * pool.size())));
-  pool.for_parts(pool.size(),
-                 [&](int, int64_t part) { std::memset(buffer.data() + part * kReadBytes, 1, kReadBytes); });
-  MachineLimits limits;
-  limits.cpu = cpu_name();
-  limits.isa = kernels->name;
-  limits.threads = pool.size();
-  limits.read_gb_s = measure_read(*kernels, pool, buffer, kReadBytes);
-  limits.int8_gops = measure_int8(*kernels, pool);
-  return limits;
+  auto parts = std::make_unique<Parts>(*kernels, threads > 0 ? threads : physical_cores());
+  ThreadPool& pool = parts->pool;
+  QUERN_TRY(parts->buffer, Buffer::allocate(static_cast<size_t>(kReadBytes * pool.size())));
+  pool.for_parts(pool.size(), [&](int, int64_t part) {
+    std::memset(parts->buffer.data() + part * kReadBytes, 1, kReadBytes);
+  });
+  parts->rounds = rounds_to_measure(*kernels);
+  return Machine(std::move(parts));
+}
+
+MachineLimits Machine::measure() {
+  return {.cpu = parts_->cpu,
+          .isa = std::string(parts_->kernels.name),
+          .threads = parts_->pool.size(),
+          .read_gb_s = measure_read(parts_->kernels, parts_->pool, parts_->buffer, kReadBytes),
+          .int8_gops = measure_int8(parts_->kernels, parts_->pool, parts_->rounds)};
 }
 
 }  // namespace quern

@@ -1,6 +1,7 @@
 // What this machine can do at most, measured: what `quern bench` compares with.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "core/result.h"
@@ -15,8 +16,25 @@ struct MachineLimits {
   double int8_gops = 0;  // int8 products and sums in registers (2 per product), 10^9 a second
 };
 
-/// Runs for about half a second with `threads` threads (0: physical cores) and takes the best of several
-/// tries. Fails when QUERN_FORCE_ISA asks for what is not there, or there is no memory to read.
-Result<MachineLimits> measure_machine(int threads = 0);
+/// The higher of each: what slows the machine down for a moment makes limits too low, never too high.
+MachineLimits higher(const MachineLimits& a, const MachineLimits& b);
+
+/// Measures again whenever asked: on a shared machine a limit holds for seconds, not for minutes.
+class Machine {
+ public:
+  /// With `threads` threads (0: physical cores). Fails when QUERN_FORCE_ISA asks for what is not there, or
+  /// there is no memory to read.
+  static Result<Machine> open(int threads = 0);
+  Machine(Machine&&) noexcept;
+  ~Machine();
+
+  /// The best of a few tries, which take some 0.2 s together.
+  MachineLimits measure();
+
+ private:
+  struct Parts;
+  explicit Machine(std::unique_ptr<Parts> parts);
+  std::unique_ptr<Parts> parts_;
+};
 
 }  // namespace quern
