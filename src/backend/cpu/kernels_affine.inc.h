@@ -1,10 +1,10 @@
 // Tiles of the affine family (packed.h), or the rows that they would be made of, by int8 activations.
 #include "backend/cpu/kernels_pack.inc.h"
 
-constexpr int kAhead = 4096;  // bytes from what is used to what is asked of memory
-
+/// What the kernel will read V::kAhead bytes further on.
 QUERN_INLINE void prefetch_ahead(const uint8_t* p, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + kAhead + i);
+  if constexpr (V::kAhead > 0)
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + V::kAhead + i);
 }
 
 /// Code vector J of the unit (this part's rows), from its planes.

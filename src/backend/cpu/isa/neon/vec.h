@@ -7,6 +7,7 @@ struct V {
   static constexpr int kFloatRows = 2;
   static constexpr int kFloatCols = 2;
   static constexpr int kAttentionQueries = 8;
+  static constexpr int kAhead = 4096;  // bytes from what is used to what is asked of memory
   /// How many parts of a tile's rows go side by side through its columns.
   static constexpr int sides(int columns) { return columns == 1 ? 4 : 1; }
 
