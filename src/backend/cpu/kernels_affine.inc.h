@@ -1,10 +1,10 @@
 // Tiles of the affine family (packed.h), or the rows that they would be made of, by int8 activations.
 #include "backend/cpu/kernels_pack.inc.h"
 
-/// What the kernel will read V::kAhead bytes further on.
+constexpr int kAhead = 4096;  // bytes from what is used to what is asked of memory
+
 QUERN_INLINE void prefetch_ahead(const uint8_t* p, int64_t bytes) {
-  if constexpr (V::kAhead > 0)
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + V::kAhead + i);
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + kAhead + i);
 }
 
 /// Code vector J of the unit (this part's rows), from its planes.
@@ -198,7 +198,7 @@ void dot_super(const uint8_t* codes, const SuperScales& scales, int units, const
       QUERN_UNROLL for (int c = 0; c < C; ++c) f[s][c] = V::load(acc + 16 * c + lane + s * kLanes);
     }
     for (int u = 0; u < units; ++u) {
-      if (Source::kFromMemory && part == 0) prefetch_ahead(unit, Source::kUnitBytes);
+      if (Source::kFromMemory && part == 0 && V::prefetches(C)) prefetch_ahead(unit, Source::kUnitBytes);
       for_each<kGroups>([&](auto group) QUERN_INLINE_LAMBDA {
         constexpr int g = group;
         typename V::I sums[kSides][C];
@@ -292,7 +292,7 @@ void affine_tile_bits(const AffineTile& job) {
   const uint8_t* super = job.tile;
   for (int64_t u = 0; u < layout.units(); u += kSuperUnits) {
     const int units = static_cast<int>(std::min<int64_t>(kSuperUnits, layout.units() - u));
-    prefetch_ahead(super, scales.full.codes);
+    if (V::prefetches(job.columns)) prefetch_ahead(super, scales.full.codes);
     const uint8_t* codes = scales.take(super, units);
     super = codes + units * layout.unit_bytes();
     if constexpr (kBits < 8) {

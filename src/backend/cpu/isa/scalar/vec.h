@@ -8,7 +8,8 @@ struct V {
   static constexpr int kFloatCols = 1;
   /// Queries that go through the cache together, by two registers of it.
   static constexpr int kAttentionQueries = 4;
-  static constexpr int kAhead = 4096;  // bytes from what is used to what is asked of memory
+  /// Whether tiles ask for what comes by themselves.
+  static constexpr bool prefetches(int columns) { return true; }
   /// How many parts of a tile's rows go side by side through its columns.
   static constexpr int sides(int columns) { return 1; }
 
