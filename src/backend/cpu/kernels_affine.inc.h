@@ -1,10 +1,11 @@
 // Tiles of the affine family (packed.h), or the rows that they would be made of, by int8 activations.
 #include "backend/cpu/kernels_pack.inc.h"
 
-constexpr int kAhead = 4096;  // bytes from what is used to what is asked of memory
-
-QUERN_INLINE void prefetch_ahead(const uint8_t* p, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + kAhead + i);
+/// Asks memory for what is used `V::ahead(columns)` bytes after `p`.
+QUERN_INLINE void prefetch_ahead(const uint8_t* p, int64_t bytes, int columns) {
+  const int ahead = V::ahead(columns);
+  if (ahead == 0) return;
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + ahead + i);
 }
 
 /// Code vector J of the unit (this part's rows), from its planes.
@@ -198,7 +199,7 @@ void dot_super(const uint8_t* codes, const SuperScales& scales, int units, const
       QUERN_UNROLL for (int c = 0; c < C; ++c) f[s][c] = V::load(acc + 16 * c + lane + s * kLanes);
     }
     for (int u = 0; u < units; ++u) {
-      if (Source::kFromMemory && part == 0 && V::prefetches(C)) prefetch_ahead(unit, Source::kUnitBytes);
+      if (Source::kFromMemory && part == 0) prefetch_ahead(unit, Source::kUnitBytes, C);
       for_each<kGroups>([&](auto group) QUERN_INLINE_LAMBDA {
         constexpr int g = group;
         typename V::I sums[kSides][C];
@@ -257,19 +258,19 @@ DotWidths find_dot(const PackedLayout& layout) {
 template <int kBits>
 using Unpacked = std::conditional_t<kBits == 8, Planes<8>, Bytes<kBits <= 4 ? 15 : (1 << kBits) - 1>>;
 
+/// From this many columns on, codes are unpacked once into bytes instead of once per panel.
+constexpr int kExpandColumns = 2 * V::kMaxPanel + 1;
+
 template <int kBits>
 void expand_codes(const uint8_t* codes, int units, uint8_t* out) {
   for (int u = 0; u < units; ++u, codes += 64 * kBits, out += 512) {
-    prefetch_ahead(codes, 64 * kBits);
+    prefetch_ahead(codes, 64 * kBits, kExpandColumns);
     for (int part = 0; part < kParts; ++part)
       for_each<8>([&](auto j) QUERN_INLINE_LAMBDA {
         V::store_bytes(out + 64 * j + part * kPartBytes, unpack_one<kBits, j>(codes + part * kPartBytes));
       });
   }
 }
-
-/// From this many columns on, codes are unpacked once into bytes instead of once per panel.
-constexpr int kExpandColumns = 2 * V::kMaxPanel + 1;
 
 /// One superblock by all panels.
 QUERN_INLINE void dot_panels(const DotWidths& dot, const AffineTile& job, const uint8_t* codes,
@@ -292,7 +293,7 @@ void affine_tile_bits(const AffineTile& job) {
   const uint8_t* super = job.tile;
   for (int64_t u = 0; u < layout.units(); u += kSuperUnits) {
     const int units = static_cast<int>(std::min<int64_t>(kSuperUnits, layout.units() - u));
-    if (V::prefetches(job.columns)) prefetch_ahead(super, scales.full.codes);
+    prefetch_ahead(super, scales.full.codes, job.columns);
     const uint8_t* codes = scales.take(super, units);
     super = codes + units * layout.unit_bytes();
     if constexpr (kBits < 8) {

@@ -7,10 +7,11 @@ struct V {
   static constexpr int kFloatRows = 4;
   static constexpr int kFloatCols = 4;
   static constexpr int kAttentionQueries = 8;
-  /// Whether tiles ask for what comes by themselves. With few columns the processor's own prefetches do
-  /// better (Zen 4, where memory is fast: 0.9 of plain reading instead of 0.75); with many they stay behind,
-  /// and memory and products take turns (8 columns: 15 GB/s instead of 21).
-  static constexpr bool prefetches(int columns) { return columns > 2; }
+  /// Bytes from what a tile's products use to what they ask memory for; 0: for nothing. With few columns the
+  /// processor's own prefetches do better (Zen 4, where memory is fast: 0.9 of plain reading instead of
+  /// 0.75); with many they stay behind, and memory and products take turns (8 columns: 15 GB/s instead of
+  /// 21).
+  static constexpr int ahead(int columns) { return columns > 2 ? 4096 : 0; }
   /// How many parts of a tile's rows go side by side through its columns.
   static constexpr int sides(int columns) { return 1; }
 

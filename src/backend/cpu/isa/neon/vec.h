@@ -7,8 +7,8 @@ struct V {
   static constexpr int kFloatRows = 2;
   static constexpr int kFloatCols = 2;
   static constexpr int kAttentionQueries = 8;
-  /// Whether tiles ask for what comes by themselves.
-  static constexpr bool prefetches(int columns) { return true; }
+  /// Bytes from what a tile's products use to what they ask memory for.
+  static constexpr int ahead(int columns) { return 4096; }
   /// How many parts of a tile's rows go side by side through its columns.
   static constexpr int sides(int columns) { return columns == 1 ? 4 : 1; }
 
