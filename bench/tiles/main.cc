@@ -17,7 +17,7 @@
 namespace quern::cpu {
 namespace {
 
-constexpr int64_t kCols = 2048, kDifferent = 16;
+constexpr int64_t kCols = 2048, kDifferent = 16, kAtOnce = 8;
 constexpr int kRounds = 15;
 
 struct Asked {
@@ -65,11 +65,12 @@ Result<> measure(const Asked& asked) {
   auto* data = reinterpret_cast<uint8_t*>(memory.data());
   pool.for_parts(pool.size(), [&](int, int64_t part) {
     for (int64_t t = 0; t < tiles; ++t)
-      std::memcpy(data + part * bytes + t * tile, inputs.from_tile(static_cast<size_t>(t % kDifferent)).tile,
+      std::memcpy(data + part * bytes + t * tile, inputs.from_tile(static_cast<size_t>(t % kDifferent)).tiles,
                   static_cast<size_t>(tile));
   });
-  std::vector<std::vector<float>> sums(static_cast<size_t>(pool.size()),
-                                       std::vector<float>(static_cast<size_t>(asked.columns * kTileRows)));
+  std::vector<std::vector<float>> sums(
+      static_cast<size_t>(pool.size()),
+      std::vector<float>(static_cast<size_t>(asked.columns * kTileRows * kAtOnce)));
   std::vector<double> read, used, ratio;
   for (int r = 0; r < kRounds; ++r) {
     uint64_t seen = 0;
@@ -80,11 +81,12 @@ Result<> measure(const Asked& asked) {
       });
     };
     const auto multiplying = [&](int thread, int64_t first) {
-      AffineTile job = inputs.from_tile(0);
+      AffineTiles job = inputs.from_tile(0);
       job.acc = sums[static_cast<size_t>(thread)].data();
-      for (int64_t t = 0; t < tiles; ++t) {
-        job.tile = data + first + t * tile;
-        kernels->affine_tile(job);
+      for (int64_t t = 0; t < tiles; t += job.count) {
+        job.tiles = data + first + t * tile;
+        job.count = std::min(kAtOnce, tiles - t);
+        kernels->affine_tiles(job);
       }
     };
     read.push_back(std::max(reading(true), reading(false)));

@@ -76,15 +76,18 @@ struct ThreadPool::State {
     return {number, parts * thread / threads, parts * (thread + 1) / threads};
   }
 
-  /// The next part of this thread's own range, or -1.
-  int64_t take(int thread) {
+  /// The next parts of this thread's own range. Not one at a time: a locked instruction waits until the core
+  /// has finished all that it has begun, reading ahead included.
+  Range take(int thread) {
     std::atomic<uint64_t>& own = ranges[static_cast<size_t>(thread)].word;
     uint64_t word = own.load(std::memory_order_relaxed);
     for (;;) {
       const Range range = range_of(thread, word);
-      if (range.count() == 0) return -1;
-      const Range rest{number, range.begin + 1, range.end};
-      if (own.compare_exchange_weak(word, rest.word(), std::memory_order_relaxed)) return range.begin;
+      if (range.count() == 0) return range;
+      const int64_t end = range.begin + (range.count() + 7) / 8;
+      const Range rest{number, end, range.end};
+      if (own.compare_exchange_weak(word, rest.word(), std::memory_order_relaxed))
+        return {number, range.begin, end};
     }
   }
 
@@ -108,7 +111,8 @@ struct ThreadPool::State {
 
   void help(int thread) {
     do {
-      for (int64_t part = take(thread); part >= 0; part = take(thread)) call(context, thread, first + part);
+      for (Range some = take(thread); some.count() > 0; some = take(thread))
+        call(context, thread, first + some.begin, first + some.end);
     } while (steal(thread));
   }
 

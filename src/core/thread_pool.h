@@ -8,10 +8,10 @@
 namespace quern {
 
 /// Jobs come from one thread at a time, which takes part as thread 0. Each thread takes the parts of its
-/// share in order, so that what lies side by side in memory is read by one core; who has none left takes the
-/// back half of what another still has. A worker that has not come by the time the last part is taken is not
-/// waited for: on a busy machine the pool is as fast as the threads that do get a core. Workers spin briefly
-/// for the next job, then sleep, so that an idle server costs nothing.
+/// share in order, an eighth of what is left at once, so that what lies side by side in memory is read by one
+/// core; who has none left takes the back half of what another still has. A worker that has not come by the
+/// time the last part is taken is not waited for: on a busy machine the pool is as fast as the threads that
+/// do get a core. Workers spin briefly for the next job, then sleep, so that an idle server costs nothing.
 class ThreadPool {
  public:
   /// threads ≥ 1, the caller included; at most 1024.
@@ -22,34 +22,38 @@ class ThreadPool {
 
   int size() const;
 
-  /// Calls body(thread, part) once for each part in [0, parts), several threads at a time, each part on a
-  /// thread in [0, size()); returns when all have returned. The body must not throw and must not use the
-  /// pool.
+  /// Calls body(thread, begin, end) for ranges that together are all parts, [0, parts), each range on a
+  /// thread in [0, size()), several threads at a time; returns when all have returned. The body must not
+  /// throw and must not use the pool.
   template <class Body>
-  void for_parts(int64_t parts, const Body& body) {
+  void for_ranges(int64_t parts, const Body& body) {
     if (size() == 1 || parts <= 1) {
-      for (int64_t part = 0; part < parts; ++part) body(0, part);
+      if (parts > 0) body(0, 0, parts);
       return;
     }
-    run([](const void* context, int thread,
-           int64_t part) { (*static_cast<const Body*>(context))(thread, part); },
+    run([](const void* context, int thread, int64_t begin,
+           int64_t end) { (*static_cast<const Body*>(context))(thread, begin, end); },
         &body, parts);
   }
 
-  /// Splits [0, count) into contiguous ranges of whole `granule`s (the last may be shorter), a few for each
-  /// thread, and calls body(begin, end) for each.
+  /// The same part by part: body(thread, part).
+  template <class Body>
+  void for_parts(int64_t parts, const Body& body) {
+    for_ranges(parts, [&](int thread, int64_t begin, int64_t end) {
+      for (int64_t part = begin; part < end; ++part) body(thread, part);
+    });
+  }
+
+  /// Calls body(begin, end) for ranges of whole `granule`s of [0, count) (the last may be shorter).
   template <class Body>
   void parallel_for(int64_t count, int64_t granule, const Body& body) {
-    const int64_t units = (count + granule - 1) / granule;
-    const int64_t parts = size() == 1 ? std::min<int64_t>(units, 1) : std::min<int64_t>(units, 4 * size());
-    for_parts(parts, [&](int, int64_t part) {
-      const int64_t begin = units * part / parts * granule, end = units * (part + 1) / parts * granule;
-      body(begin, std::min(end, count));
+    for_ranges((count + granule - 1) / granule, [&](int, int64_t begin, int64_t end) {
+      body(begin * granule, std::min(end * granule, count));
     });
   }
 
  private:
-  using Erased = void (*)(const void* context, int thread, int64_t part);
+  using Erased = void (*)(const void* context, int thread, int64_t begin, int64_t end);
   void run(Erased call, const void* context, int64_t parts);
   struct State;
   std::unique_ptr<State> state_;

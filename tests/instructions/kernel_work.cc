@@ -27,10 +27,10 @@ void measure(const std::string& name, const std::function<void()>& work) {
 /// 16 rows of 2048 weights by `columns` columns: from a tile, and from the rows as a file holds them.
 void affine(const Kernels& kernels, const QuantInfo& info, int columns) {
   AffineInputs inputs(kernels, info, 1, 2048, columns);
-  const AffineTile tile = inputs.from_tile(0), rows = inputs.from_rows(0);
-  measure(fmt::format("{} x {}", info.name, columns), [&] { kernels.affine_tile(tile); });
+  const AffineTiles tile = inputs.from_tile(0), rows = inputs.from_rows(0);
+  measure(fmt::format("{} x {}", info.name, columns), [&] { kernels.affine_tiles(tile); });
   if (info.fields == nullptr) return;
-  measure(fmt::format("{} from rows x {}", info.name, columns), [&] { kernels.affine_tile(rows); });
+  measure(fmt::format("{} from rows x {}", info.name, columns), [&] { kernels.affine_tiles(rows); });
 }
 
 void pack(const Kernels& kernels, const QuantInfo& info) {

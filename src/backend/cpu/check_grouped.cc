@@ -69,7 +69,7 @@ Result<> check_grouped(const Kernels& kernels, const CpuWeight& weight) {
     const int64_t t = look(i, tiles);
     weight.pack_tile(kernels, 0, t, tile.data());
     alignas(64) float acc[kTileRows];
-    kernels.affine_tile({&plan.layout, tile.data(), nullptr, activations.panels(0).data(), 1, 1, acc});
+    kernels.affine_tiles({&plan.layout, tile.data(), nullptr, activations.panels(0).data(), 1, 1, acc});
     const int64_t rows = std::min<int64_t>(kTileRows, matrix.rows - t * kTileRows);
     for (int64_t j = 0; j < std::min(kLooks, rows); ++j) {
       const int64_t r = look(j, rows), row = t * kTileRows + r;

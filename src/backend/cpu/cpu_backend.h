@@ -104,9 +104,11 @@ class CpuBackend final : public Backend {
   size_t need_of(const CpuWeight& weight);
   /// Finds each product's tiles, runs the products, and publishes the tiles that were kept.
   void run_products(std::span<Product> products);
-  /// Null where the kernel is to take the file's rows.
-  const uint8_t* tile_of(const Product& product, int64_t tile, int thread);
-  void run_tile(const Product& product, int64_t tile, int thread);
+  /// Tiles [first, end) of a product.
+  void run_tiles(const Product& product, int64_t first, int64_t end, int thread);
+  /// acc: [end - first][columns][16]
+  void multiply_affine(const Product& product, int64_t first, int64_t end, int thread, float* acc);
+  void multiply_floats(const Product& product, int64_t first, int64_t end, float* acc);
   template <class Body>
   void for_rows(int64_t rows, const Body& body) {
     pool_.parallel_for(rows, 1, [&](int64_t begin, int64_t end) {

@@ -15,7 +15,7 @@ void affine_kernel(benchmark::State& state, const Kernels* kernels, const QuantI
   constexpr int64_t kCols = 2048, kTiles = 8;
   AffineInputs inputs(*kernels, *info, kTiles, kCols, columns);
   for (auto _ : state) {
-    for (size_t t = 0; t < kTiles; ++t) kernels->affine_tile(inputs.from_tile(t));
+    for (size_t t = 0; t < kTiles; ++t) kernels->affine_tiles(inputs.from_tile(t));
     benchmark::ClobberMemory();
   }
   state.SetBytesProcessed(state.iterations() * kTiles * inputs.tile_bytes());

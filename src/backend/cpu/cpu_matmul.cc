@@ -28,6 +28,12 @@ int64_t column_chunk(int64_t cols) {
   return std::clamp(chunk_bytes() / std::max<int64_t>(cols, 1) / 8 * 8, kMinChunk, kMaxChunk);
 }
 
+/// Tiles whose sums are made before they are written out: as many as leave room in L1.
+int64_t tiles_at_once(int64_t columns) {
+  constexpr int64_t kFloats = 2048;
+  return std::max<int64_t>(1, kFloats / (columns * kTileRows));
+}
+
 void finish_tile(const float* acc, int64_t first_row, int64_t rows, const Vector* bias, bool accumulate,
                  Tensor out) {
   const float* b = bias != nullptr ? bias->host().data() + first_row : nullptr;
@@ -52,34 +58,59 @@ size_t CpuBackend::need_of(const CpuWeight& weight) {
   return needs_.size() - 1;
 }
 
-void CpuBackend::run_tile(const Product& product, int64_t tile, int thread) {
+void CpuBackend::run_tiles(const Product& product, int64_t first, int64_t end, int thread) {
   const CpuWeight& weight = *product.weight;
-  const int64_t first = tile * kTileRows;
-  const int64_t rows = std::min<int64_t>(kTileRows, weight.rows - first);
-  const int columns = static_cast<int>(product.out.rows);
-  float* acc = scratch(thread, columns * kTileRows);
-  if (weight.layout()) {
-    const Panel* panels = activations_.panels(product.need).data() + product.first_panel;
-    const PackTile rows = weight.file_rows(product.expert, tile);
-    const uint8_t* packed = tile_of(product, tile, thread);
-    kernels_.affine_tile({&*weight.layout(), packed, packed == nullptr ? &rows : nullptr, panels,
-                          static_cast<int>(product.panel_count), columns, acc});
-  } else {
-    const int64_t row_bytes = weight.cols * (weight.float_dtype() == DType::F32 ? 4 : 2);
-    kernels_.float_tile({weight.float_dtype(), weight.float_rows(product.expert) + first * row_bytes,
-                         static_cast<int>(rows), weight.cols, product.in.data, product.in.stride, columns,
-                         acc});
+  const int64_t columns = product.out.rows, most = tiles_at_once(columns);
+  for (int64_t next = first; first < end; first = next) {
+    next = std::min(first + most, end);
+    float* acc = scratch(thread, (next - first) * columns * kTileRows);
+    if (weight.layout())
+      multiply_affine(product, first, next, thread, acc);
+    else
+      multiply_floats(product, first, next, acc);
+    for (int64_t tile = first; tile < next; ++tile, acc += columns * kTileRows) {
+      const int64_t row = tile * kTileRows, rows = std::min<int64_t>(kTileRows, weight.rows - row);
+      finish_tile(acc, row, rows, product.bias, product.accumulate, product.out);
+    }
   }
-  finish_tile(acc, first, rows, product.bias, product.accumulate, product.out);
 }
 
-const uint8_t* CpuBackend::tile_of(const Product& product, int64_t tile, int thread) {
-  const int64_t bytes = product.weight->layout()->tile_bytes();
-  if (product.tiles != nullptr) return product.tiles + tile * bytes;
-  if (product.keep == nullptr && product.weight->multiplies_from_file(tile)) return nullptr;
-  uint8_t* to = product.keep != nullptr ? product.keep + tile * bytes : tile_scratch(thread, bytes);
-  product.weight->pack_tile(kernels_, product.expert, tile, to);
-  return to;
+void CpuBackend::multiply_affine(const Product& product, int64_t first, int64_t end, int thread, float* acc) {
+  const CpuWeight& weight = *product.weight;
+  AffineTiles job{.layout = &*weight.layout(),
+                  .panels = activations_.panels(product.need).data() + product.first_panel,
+                  .panel_count = static_cast<int>(product.panel_count),
+                  .columns = static_cast<int>(product.out.rows),
+                  .acc = acc};
+  const int64_t bytes = job.layout->tile_bytes();
+  if (product.tiles != nullptr) {
+    job.tiles = product.tiles + first * bytes;
+    job.count = end - first;
+    return kernels_.affine_tiles(job);
+  }
+  for (int64_t tile = first; tile < end; ++tile, job.acc += job.columns * kTileRows) {
+    const PackTile rows = weight.file_rows(product.expert, tile);
+    if (product.keep == nullptr && weight.multiplies_from_file(tile)) {
+      job.tiles = nullptr;
+      job.rows = &rows;
+    } else {
+      uint8_t* to = product.keep != nullptr ? product.keep + tile * bytes : tile_scratch(thread, bytes);
+      weight.pack_tile(kernels_, product.expert, tile, to);
+      job.tiles = to;
+    }
+    kernels_.affine_tiles(job);
+  }
+}
+
+void CpuBackend::multiply_floats(const Product& product, int64_t first, int64_t end, float* acc) {
+  const CpuWeight& weight = *product.weight;
+  const int columns = static_cast<int>(product.out.rows);
+  const int64_t row_bytes = weight.cols * (weight.float_dtype() == DType::F32 ? 4 : 2);
+  for (int64_t row = first * kTileRows; first < end; ++first, row += kTileRows, acc += columns * kTileRows) {
+    const auto rows = static_cast<int>(std::min<int64_t>(kTileRows, weight.rows - row));
+    kernels_.float_tile({weight.float_dtype(), weight.float_rows(product.expert) + row * row_bytes, rows,
+                         weight.cols, product.in.data, product.in.stride, columns, acc});
+  }
 }
 
 void CpuBackend::run_products(std::span<Product> products) {
@@ -96,10 +127,14 @@ void CpuBackend::run_products(std::span<Product> products) {
     if (p.weight->layout() && p.tiles == nullptr && p.weight->met(p.expert) &&
         keep_budget_.take(p.weight->matrix_bytes()))
       p.keep = p.weight->claim(p.expert);
-  pool_.for_parts(tiles, [&](int thread, int64_t item) {
-    const Product* p = products.data();
-    while (item >= tile_count(p->weight->rows)) item -= tile_count((p++)->weight->rows);
-    run_tile(*p, item, thread);
+  pool_.for_ranges(tiles, [&](int thread, int64_t begin, int64_t end) {
+    for (const Product& p : products) {
+      const int64_t count = tile_count(p.weight->rows);
+      if (begin < count) run_tiles(p, std::max<int64_t>(begin, 0), std::min(end, count), thread);
+      begin -= count;
+      end -= count;
+      if (end <= 0) break;
+    }
   });
   for (const Product& p : products)
     if (p.keep != nullptr) p.weight->publish(p.expert);

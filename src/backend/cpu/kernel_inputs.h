@@ -37,12 +37,12 @@ class AffineInputs {
 
   int64_t tile_bytes() const { return layout_.tile_bytes(); }
   /// From the packed tile.
-  AffineTile from_tile(size_t tile) { return job(rows_[tile].out, nullptr); }
+  AffineTiles from_tile(size_t tile) { return job(rows_[tile].out, nullptr); }
   /// From the rows as a file holds them.
-  AffineTile from_rows(size_t tile) { return job(nullptr, &rows_[tile]); }
+  AffineTiles from_rows(size_t tile) { return job(nullptr, &rows_[tile]); }
 
  private:
-  AffineTile job(const uint8_t* tile, const PackTile* rows) {
+  AffineTiles job(const uint8_t* tile, const PackTile* rows) {
     const auto panels = activations_.panels(0);
     return {&layout_, tile, rows, panels.data(), static_cast<int>(panels.size()), columns_, acc_.data()};
   }

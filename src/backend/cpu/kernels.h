@@ -24,15 +24,16 @@ struct Panel {
   int width;                // 1, 2, 4 or 8
 };
 
-struct AffineTile {
+/// Some tiles of one matrix, one after another.
+struct AffineTiles {
   const PackedLayout* layout;
-  const uint8_t*
-      tile;  // null: not packed, and taken from `rows` (16 whole ones of a format with BlockFields;
-  const PackTile* rows;  // their `out` is not used), with the same result to the bit
+  const uint8_t* tiles;  // null: not packed, and taken from `rows`, with the same result to the bit
+  const PackTile* rows;  // 16 · count whole ones of a format with BlockFields; its `out` is not used
   const Panel* panels;
   int panel_count;
   int columns;  // sum of the panels' widths
-  float* acc;   // out: [columns][16]
+  float* acc;   // out: [count][columns][16]
+  int64_t count = 1;
 };
 
 struct FloatTile {
@@ -63,7 +64,7 @@ struct Kernels {
   /// stride].
   void (*quantize_row)(const float* x, int64_t cols, int8_t* codes, int64_t code_stride, float* scale,
                        int32_t* sums, int64_t stride);
-  void (*affine_tile)(const AffineTile& job);
+  void (*affine_tiles)(const AffineTiles& job);
   /// Packs 16 whole rows of a format that has BlockFields.
   void (*pack_tile)(const PackTile& job);
   /// Packs 16 whole rows of a grouped matrix.

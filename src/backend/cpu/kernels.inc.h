@@ -56,7 +56,7 @@ constexpr Kernels make_table(std::string_view name) {
           .max_panel = V::kMaxPanel,
           .code_bias8 = V::kBias8,
           .quantize_row = quantize_row,
-          .affine_tile = affine_tile,
+          .affine_tiles = affine_tiles,
           .pack_tile = pack_tile,
           .pack_grouped = pack_grouped,
           .float_tile = float_tile,

@@ -273,9 +273,8 @@ void expand_codes(const uint8_t* codes, int units, uint8_t* out) {
 }
 
 /// One superblock by all panels.
-QUERN_INLINE void dot_panels(const DotWidths& dot, const AffineTile& job, const uint8_t* codes,
-                             const SuperScales& scales, int units, int64_t first) {
-  float* acc = job.acc;
+QUERN_INLINE void dot_panels(const DotWidths& dot, const AffineTiles& job, const uint8_t* codes,
+                             const SuperScales& scales, int units, int64_t first, float* acc) {
   for (int p = 0; p < job.panel_count; ++p) {
     const Panel& panel = job.panels[p];
     dot[panel.width](codes, scales, units, panel, first, acc);
@@ -284,56 +283,63 @@ QUERN_INLINE void dot_panels(const DotWidths& dot, const AffineTile& job, const 
 }
 
 template <int kBits>
-void affine_tile_bits(const AffineTile& job) {
+void affine_tiles_bits(const AffineTiles& job) {
   const PackedLayout& layout = *job.layout;
   const bool expand = kBits < 8 && job.columns >= kExpandColumns;
   const DotWidths dot = expand ? find_dot<Unpacked<kBits>>(layout) : find_dot<Planes<kBits>>(layout);
   TileScales scales(layout);
   alignas(64) uint8_t bytes[kSuperUnits * 512];
-  const uint8_t* super = job.tile;
-  for (int64_t u = 0; u < layout.units(); u += kSuperUnits) {
-    const int units = static_cast<int>(std::min<int64_t>(kSuperUnits, layout.units() - u));
-    prefetch_ahead(super, scales.full.codes, job.columns);
-    const uint8_t* codes = scales.take(super, units);
-    super = codes + units * layout.unit_bytes();
-    if constexpr (kBits < 8) {
-      if (expand) {
-        expand_codes<kBits>(codes, units, bytes);
-        codes = bytes;
+  const uint8_t* super = job.tiles;
+  float* acc = job.acc;
+  for (int64_t t = 0; t < job.count; ++t, acc += 16 * job.columns) {
+    for (int64_t u = 0; u < layout.units(); u += kSuperUnits) {
+      const int units = static_cast<int>(std::min<int64_t>(kSuperUnits, layout.units() - u));
+      prefetch_ahead(super, scales.full.codes, job.columns);
+      const uint8_t* codes = scales.take(super, units);
+      super = codes + units * layout.unit_bytes();
+      if constexpr (kBits < 8) {
+        if (expand) {
+          expand_codes<kBits>(codes, units, bytes);
+          codes = bytes;
+        }
       }
+      dot_panels(dot, job, codes, scales.values, units, u, acc);
     }
-    dot_panels(dot, job, codes, scales.values, units, u);
   }
 }
 
 /// The same sums in the same order without a tile: for weights that are not packed yet.
 template <int kBits>
-void affine_rows_bits(const AffineTile& job) {
+void affine_rows_bits(const AffineTiles& job) {
   const PackedLayout& layout = *job.layout;
-  const RowReader<kBits> reader(*job.rows);
+  PackTile tile = *job.rows;
+  const RowReader<kBits> reader(tile);
   const DotWidths dot = find_dot<Unpacked<kBits>>(layout);
   TileScales scales(layout);
   alignas(64) uint8_t header[kMostHeaderBytes], bytes[kSuperUnits * 512];
-  const auto* rows = reinterpret_cast<const uint8_t*>(job.rows->rows);
-  for (int64_t u = 0; u < layout.units(); u += kSuperUnits) {
-    const int units = static_cast<int>(std::min<int64_t>(kSuperUnits, layout.units() - u));
-    const size_t row_bytes = super_row_bytes(*job.rows, units);
-    prefetch_rows(*job.rows, rows, u + 2 * kSuperUnits, row_bytes);
-    pack_header(*job.rows, rows, units, header);
-    scales.take(header, units);
-    reader.expand(rows, units, bytes);
-    dot_panels(dot, job, bytes, scales.values, units, u);
-    rows += row_bytes;
+  float* acc = job.acc;
+  for (int64_t t = 0; t < job.count; ++t, acc += 16 * job.columns, tile.rows += kTileRows * tile.row_bytes) {
+    const auto* rows = reinterpret_cast<const uint8_t*>(tile.rows);
+    for (int64_t u = 0; u < layout.units(); u += kSuperUnits) {
+      const int units = static_cast<int>(std::min<int64_t>(kSuperUnits, layout.units() - u));
+      const size_t row_bytes = super_row_bytes(tile, units);
+      prefetch_rows(tile, rows, u + 2 * kSuperUnits, row_bytes);
+      pack_header(tile, rows, units, header);
+      scales.take(header, units);
+      reader.expand(rows, units, bytes);
+      dot_panels(dot, job, bytes, scales.values, units, u, acc);
+      rows += row_bytes;
+    }
   }
 }
 
 template <int kBits>
-void affine_bits(const AffineTile& job) {
-  std::memset(job.acc, 0, sizeof(float) * 16 * static_cast<size_t>(job.columns));
-  return job.tile != nullptr ? affine_tile_bits<kBits>(job) : affine_rows_bits<kBits>(job);
+void affine_bits(const AffineTiles& job) {
+  std::memset(job.acc, 0, sizeof(float) * 16 * static_cast<size_t>(job.columns * job.count));
+  return job.tiles != nullptr ? affine_tiles_bits<kBits>(job) : affine_rows_bits<kBits>(job);
 }
 
-void affine_tile(const AffineTile& job) {
+void affine_tiles(const AffineTiles& job) {
   switch (job.layout->bits) {
     case 2:
       return affine_bits<2>(job);

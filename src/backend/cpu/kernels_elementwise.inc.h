@@ -93,19 +93,20 @@ void add_scaled(float* out, const float* in, float weight, int64_t n) {
 void quantize_row(const float* x, int64_t cols, int8_t* codes, int64_t code_stride, float* scale,
                   int32_t* sums, int64_t stride) {
   for (int64_t u = 0; u < cols / kUnit; ++u, x += kUnit, codes += code_stride) {
-    F top[kParts];
-    QUERN_UNROLL for (int p = 0; p < kParts; ++p) top[p] =
-        V::max(V::abs(V::load(x + p * kLanes)), V::abs(V::load(x + 16 + p * kLanes)));
+    F half[2][kParts], top[kParts];
+    QUERN_UNROLL for (int p = 0; p < kParts; ++p) {
+      half[0][p] = V::load(x + p * kLanes);
+      half[1][p] = V::load(x + 16 + p * kLanes);
+      top[p] = V::max(V::abs(half[0][p]), V::abs(half[1][p]));
+    }
     const float amax = V::reduce_max(top);
     // Below this 127 / amax would overflow; such a unit is all zeros.
     const bool tiny = !(amax > 1e-30f);
     scale[u * stride] = tiny ? 0.0f : amax / 127.0f;
     const F inverse = V::set1(tiny ? 0.0f : 127.0f / amax);
-    for (int i = 0; i < kUnit; i += kLanes) V::store_rounded_i8(codes + i, V::mul(V::load(x + i), inverse));
-    int32_t first = 0, second = 0;
-    for (int i = 0; i < 16; ++i) first += codes[i];
-    for (int i = 16; i < 32; ++i) second += codes[i];
-    sums[2 * u * stride] = first;
-    sums[(2 * u + 1) * stride] = second;
+    QUERN_UNROLL for (int h = 0; h < 2; ++h) {
+      QUERN_UNROLL for (int p = 0; p < kParts; ++p) half[h][p] = V::mul(half[h][p], inverse);
+      sums[(2 * u + h) * stride] = V::store_codes(codes + 16 * h, half[h]);
+    }
   }
 }

@@ -72,9 +72,9 @@ TEST(Pack, RowsOfTheFileMultiplyAsTheirTileDoes) {
           const int count = static_cast<int>(panels.size());
           const auto size = static_cast<size_t>(columns) * kTileRows;
           std::vector<float> from_tile(size), from_rows(size);
-          kernels->affine_tile(
+          kernels->affine_tiles(
               {&layout, tile.data(), nullptr, panels.data(), count, columns, from_tile.data()});
-          kernels->affine_tile({&layout, nullptr, &rows, panels.data(), count, columns, from_rows.data()});
+          kernels->affine_tiles({&layout, nullptr, &rows, panels.data(), count, columns, from_rows.data()});
           EXPECT_TRUE(same_bits(from_tile, from_rows))
               << info->name << " " << cols << " by " << columns << ", " << kernels->name;
         }

@@ -54,8 +54,10 @@ struct V {
   }
   static QUERN_INLINE F from_int(I x) { return _mm512_cvtepi32_ps(x); }
   static QUERN_INLINE I broadcast(int32_t x) { return _mm512_set1_epi32(x); }
-  static QUERN_INLINE void store_rounded_i8(int8_t* p, F x) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
+  static QUERN_INLINE int32_t store_codes(int8_t* p, const F (&x)[1]) {
+    const __m128i codes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x[0]));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), codes);
+    return sum_codes(codes);
   }
   static QUERN_INLINE float reduce_add(const F (&x)[1]) {
     const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(x[0]), _mm512_extractf32x8_ps(x[0], 1));
@@ -134,6 +136,10 @@ struct V {
   }
 
  private:
+  static QUERN_INLINE int32_t sum_codes(__m128i codes) {
+    const __m128i sums = _mm_sad_epu8(_mm_xor_si128(codes, _mm_set1_epi8(-128)), _mm_setzero_si128());
+    return _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_unpackhi_epi64(sums, sums))) - 16 * 128;
+  }
   static QUERN_INLINE __m128i load_16(const uint8_t* p) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   }

@@ -56,11 +56,13 @@ struct V {
   }
   static QUERN_INLINE F from_int(I x) { return vcvtq_f32_s32(x); }
   static QUERN_INLINE I broadcast(int32_t x) { return vdupq_n_s32(x); }
-  static QUERN_INLINE void store_rounded_i8(int8_t* p, F x) {
-    const int16x4_t half = vqmovn_s32(vcvtnq_s32_f32(x));
-    const int8x8_t bytes = vqmovn_s16(vcombine_s16(half, half));
-    const int32_t four = vget_lane_s32(vreinterpret_s32_s8(bytes), 0);
-    std::memcpy(p, &four, 4);
+  static QUERN_INLINE int32_t store_codes(int8_t* p, const F (&x)[4]) {
+    int16x8_t words[2];
+    for (int i = 0; i < 2; ++i)
+      words[i] = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(x[2 * i])), vqmovn_s32(vcvtnq_s32_f32(x[2 * i + 1])));
+    const int8x16_t codes = vcombine_s8(vqmovn_s16(words[0]), vqmovn_s16(words[1]));
+    vst1q_s8(p, codes);
+    return vaddlvq_s8(codes);
   }
   static QUERN_INLINE float reduce_add(const F (&x)[4]) {
     const F a = vaddq_f32(vaddq_f32(x[0], x[2]), vaddq_f32(x[1], x[3]));

@@ -43,9 +43,14 @@ struct V {
   }
   static QUERN_INLINE F from_int(I x) { return static_cast<float>(x); }
   static QUERN_INLINE I broadcast(int32_t x) { return x; }
-  /// Rounds to nearest even (|x| < 2^22) and stores the low bytes.
-  static QUERN_INLINE void store_rounded_i8(int8_t* p, F x) {
-    *p = static_cast<int8_t>(std::bit_cast<int32_t>(x + 12582912.0f) - 0x4B400000);
+  /// Rounds to nearest even (|x| ≤ 127) and stores bytes; returns their sum.
+  static QUERN_INLINE int32_t store_codes(int8_t* p, const F (&x)[16]) {
+    int32_t sum = 0;
+    for (int i = 0; i < 16; ++i) {
+      p[i] = static_cast<int8_t>(std::bit_cast<int32_t>(x[i] + 12582912.0f) - 0x4B400000);
+      sum += p[i];
+    }
+    return sum;
   }
   static QUERN_INLINE float reduce_add(const F (&x)[16]) {
     float y[8];
