@@ -8,24 +8,28 @@ namespace quern {
 namespace {
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kPage = 4096;
+
+constexpr size_t round_up(size_t bytes, size_t page) { return (bytes + page - 1) / page * page; }
 }  // namespace
 
 Result<Buffer> Buffer::allocate(size_t bytes) {
   if (bytes == 0) return Buffer();
-  const size_t granule = bytes >= 2 * kHugePage ? kHugePage : kPage;
-  if (bytes > SIZE_MAX - granule)
+  const bool huge = bytes >= kHugePage;
+  if (bytes > SIZE_MAX - 2 * kHugePage)
     return fail(ErrorCode::resource_exhausted, "cannot allocate {} bytes", bytes);
-  const size_t mapped = (bytes + granule - 1) / granule * granule;
-  // Over-map by one granule so that the start can be aligned, then give the ends back.
-  const size_t reach = granule == kHugePage ? mapped + granule : mapped;
+  // The last page is a huge one, too, where that does not take an eighth more memory.
+  const size_t rounded = round_up(bytes, kHugePage);
+  const size_t mapped = huge && rounded - bytes <= bytes / 8 ? rounded : round_up(bytes, kPage);
+  // Over-map by one huge page so that the start can be aligned, then give the ends back.
+  const size_t reach = huge ? mapped + kHugePage : mapped;
   void* raw = mmap(nullptr, reach, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (raw == MAP_FAILED)
     return fail(ErrorCode::resource_exhausted, "cannot allocate {} bytes: {}", bytes, std::strerror(errno));
   auto* begin = static_cast<std::byte*>(raw);
   auto* aligned = begin;
-  if (granule == kHugePage) {
+  if (huge) {
     const auto address = reinterpret_cast<uintptr_t>(begin);
-    aligned = begin + ((granule - address % granule) % granule);
+    aligned = begin + (round_up(address, kHugePage) - address);
     if (aligned != begin) munmap(begin, static_cast<size_t>(aligned - begin));
     const size_t tail = reach - mapped - static_cast<size_t>(aligned - begin);
     if (tail != 0) munmap(aligned + mapped, tail);

@@ -9,7 +9,7 @@
 
 namespace quern {
 
-/// Zero-filled bytes, aligned to 64 (2 MiB, with huge pages advised, from 4 MiB up). Move-only; views don't
+/// Zero-filled bytes, aligned to 64 (from 2 MiB up to 2 MiB, with huge pages advised). Move-only; views don't
 /// own.
 class Buffer {
  public:
