@@ -61,18 +61,26 @@ void rms_norm(float* out, const float* x, const float* gain, int64_t n, float ep
   for (; i < n; ++i) out[i] = x[i] * scale * gain[i];
 }
 
-QUERN_INLINE F silu_mul_one(F g, F u) {
-  return V::mul(V::div(g, V::add(V::set1(1.0f), vexp(V::sub(V::zero(), g)))), u);
+/// A logical vector.
+QUERN_INLINE void silu_mul_16(float* out, const float* gate, const float* up) {
+  F g[kParts], e[kParts];
+  QUERN_UNROLL for (int p = 0; p < kParts; ++p) {
+    g[p] = V::load(gate + p * kLanes);
+    e[p] = V::sub(V::zero(), g[p]);
+  }
+  vexp(e);
+  QUERN_UNROLL for (int p = 0; p < kParts; ++p)
+      V::store(out + p * kLanes, V::mul(V::div(g[p], V::add(V::set1(1.0f), e[p])), V::load(up + p * kLanes)));
 }
 
 void silu_mul(float* out, const float* gate, const float* up, int64_t n) {
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) V::store(out + i, silu_mul_one(V::load(gate + i), V::load(up + i)));
+  for (; i + 16 <= n; i += 16) silu_mul_16(out + i, gate + i, up + i);
   if (i < n) {
     float g[16], u[16];
     load_tail(gate + i, n - i, g);
     load_tail(up + i, n - i, u);
-    V::store(g, silu_mul_one(V::load(g), V::load(u)));
+    silu_mul_16(g, g, u);
     for (int64_t j = i; j < n; ++j) out[j] = g[j - i];
   }
 }
