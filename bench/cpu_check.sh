@@ -16,6 +16,7 @@ grep -m1 '^flags\|^Features' /proc/cpuinfo | grep -o -wE 'avx2|avx512f|avx512_vn
 part backend 120 "$tests/quern_backend_test"
 part quant 60 "$tests/quern_quant_test"
 part limits 60 "$programs/quern_limits" 2
+for tile in "Q4_K 1" "Q4_K 8" "Q8_0 1"; do part "tiles-${tile/ /-x}" 60 "$programs/quern_tiles" $tile; done
 for type in Q4_K_M Q4_0 Q8_0; do
   model=/tmp/1b-$type.gguf
   [ -f "$model" ] || part "make-$type" 60 "$programs/quern_make_model" tinyllama-1b "$model" --type "$type"

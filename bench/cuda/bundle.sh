@@ -7,11 +7,11 @@ folder=${1:-build/device}
 
 [ -f build/cuda/build.ninja ] || cmake --preset cuda
 cmake --build build/cuda --target quern quern_cuda quern_cuda_test quern_models_test quern_cuda_bench quern_make_model \
-  quern_backend_test quern_quant_test quern_limits
+  quern_backend_test quern_quant_test quern_limits quern_tiles
 rm -rf "$folder"
 mkdir -p "$folder/lib"
 for name in quern libquern_cuda.so quern_cuda_test quern_models_test quern_cuda_bench quern_make_model \
-  quern_backend_test quern_quant_test quern_limits; do
+  quern_backend_test quern_quant_test quern_limits quern_tiles; do
   strip -o "$folder/$name" "build/cuda/bin/$name"
 done
 # All but the C library's own parts, which must be the other machine's.

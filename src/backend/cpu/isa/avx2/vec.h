@@ -7,8 +7,8 @@ struct V {
   static constexpr int kFloatRows = 2;
   static constexpr int kFloatCols = 2;
   static constexpr int kAttentionQueries = 6;
-  /// Bytes from what a tile's products use to what they ask memory for. Zen 3 reads 0.91 to 0.97 of what
-  /// plain reading does with one column and 1.5 KiB, 0.77 to 0.92 with 4 KiB, 0.71 to 0.86 with none.
+  /// Bytes from what a tile's products use to what they ask memory for. Zen 3 takes 0.86 to 0.97 of what
+  /// plain reading does with one column and 1.5 KiB, 0.76 to 0.92 with 4 KiB, 0.71 to 0.86 with none.
   static constexpr int ahead(int columns) { return 1536; }
   /// How many parts of a tile's rows go side by side through its columns.
   static constexpr int sides(int columns) { return 2; }
