@@ -9,8 +9,8 @@
 
 namespace quern {
 
-/// Zero-filled bytes, aligned to 64 (from 2 MiB up to 2 MiB, with huge pages advised). Move-only; views don't
-/// own.
+/// Zero-filled bytes, aligned to 64; 2 MiB or more of them to 2 MiB, with huge pages advised. Move-only;
+/// views don't own.
 class Buffer {
  public:
   Buffer() = default;

@@ -47,19 +47,22 @@ TEST(Pack, EveryIsaPacksAsTheReferenceDoes) {
   EXPECT_EQ(formats, 10);  // all but those whose high bits lie apart
 }
 
-TEST(Pack, RowsOfTheFileMultiplyAsTheirTileDoes) {
+TEST(Pack, RowsOfTheFileMultiplyAsTheirTilesDo) {
+  constexpr int64_t kTiles = 3;
   ThreadPool pool(1);
   for (const QuantInfo* info : all_quants()) {
     if (info->fields == nullptr) continue;
     for (const int64_t blocks : {1, 3, 9}) {
       const int64_t cols = blocks * info->block;
       const PackedLayout layout = *packed_layout(*info, cols);
-      const TestMatrix m = random_matrix(*info, {kTileRows, cols}, 4);
-      std::vector<uint8_t> tile(static_cast<size_t>(layout.tile_bytes()) + 64);
-      const PackTile rows{info, &layout, m.bytes.data(), m.bytes.size() / kTileRows, nullptr};
+      const TestMatrix m = random_matrix(*info, {kTiles * kTileRows, cols}, 4);
+      std::vector<uint8_t> tiles(static_cast<size_t>(kTiles * layout.tile_bytes()) + 64);
+      const size_t row_bytes = m.bytes.size() / static_cast<size_t>(kTiles * kTileRows);
+      const PackTile rows{info, &layout, m.bytes.data(), row_bytes, nullptr};
       PackTile job = rows;
-      job.out = tile.data();
-      pack_tile_reference(job, kTileRows);
+      job.out = tiles.data();
+      for (int64_t t = 0; t < kTiles; ++t, job.out += layout.tile_bytes(), job.rows += kTileRows * row_bytes)
+        pack_tile_reference(job, kTileRows);
       for (const int columns : {1, 2, 7, 8, 33}) {
         const TestTensor x = TestTensor::random(columns, cols, 5);
         for (const Kernels* kernels : available_kernels()) {
@@ -71,12 +74,17 @@ TEST(Pack, RowsOfTheFileMultiplyAsTheirTileDoes) {
           const auto panels = activations.panels(0);
           const int count = static_cast<int>(panels.size());
           const auto size = static_cast<size_t>(columns) * kTileRows;
-          std::vector<float> from_tile(size), from_rows(size);
+          std::vector<float> one_by_one(kTiles * size), from_tiles(kTiles * size), from_rows(kTiles * size);
+          for (int64_t t = 0; t < kTiles; ++t)
+            kernels->affine_tiles({&layout, tiles.data() + t * layout.tile_bytes(), nullptr, panels.data(),
+                                   count, columns, one_by_one.data() + static_cast<size_t>(t) * size});
           kernels->affine_tiles(
-              {&layout, tile.data(), nullptr, panels.data(), count, columns, from_tile.data()});
-          kernels->affine_tiles({&layout, nullptr, &rows, panels.data(), count, columns, from_rows.data()});
-          EXPECT_TRUE(same_bits(from_tile, from_rows))
-              << info->name << " " << cols << " by " << columns << ", " << kernels->name;
+              {&layout, tiles.data(), nullptr, panels.data(), count, columns, from_tiles.data(), kTiles});
+          kernels->affine_tiles(
+              {&layout, nullptr, &rows, panels.data(), count, columns, from_rows.data(), kTiles});
+          const auto which = fmt::format("{} {} by {}, {}", info->name, cols, columns, kernels->name);
+          EXPECT_TRUE(same_bits(from_tiles, one_by_one)) << which;
+          EXPECT_TRUE(same_bits(from_tiles, from_rows)) << which;
         }
       }
     }
