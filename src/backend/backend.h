@@ -238,9 +238,8 @@ class Backend {
 };
 
 struct CpuOptions {
-  int threads = 0;  // 0: physical cores
-  std::string_view
-      isa;  // "": the best that the CPU has, or QUERN_FORCE_ISA; "scalar", "avx2", "avx512", "neon"
+  int threads = 0;       // 0: physical cores
+  std::string_view isa;  // "": the best that the CPU has, or QUERN_FORCE_ISA; names: core/isa.h
   /// false: quantized weights take no memory beyond the file and are repacked at every use.
   bool keep_packed = true;
 };

@@ -4,12 +4,23 @@
 #include <string>
 #include <vector>
 
-#if defined(__aarch64__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
 
 namespace quern {
 namespace {
+
+#if defined(__x86_64__)
+/// Asked of the CPU itself: not every compiler has a name for it.
+bool has_avx_vnni() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && a >= 1 &&
+         __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
+}
+#endif
 
 std::vector<std::string_view> detect() {
   std::vector<std::string_view> found;
@@ -20,6 +31,7 @@ std::vector<std::string_view> detect() {
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512vnni"))
     found.emplace_back("avx512");
+  if (avx2 && has_avx_vnni()) found.emplace_back("avx2-vnni");
   if (avx2) found.emplace_back("avx2");
 #elif defined(__aarch64__)
   constexpr unsigned long kDotProduct = 1ul << 20;  // HWCAP_ASIMDDP

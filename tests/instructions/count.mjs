@@ -1,6 +1,6 @@
 // Instructions of the CPU's main kernels beside figures.json: count.mjs BUILD-FOLDER COMPILER [--update].
-// AVX2: what one call takes, counted by callgrind, which is exact and the same on every machine. AVX-512, which valgrind does not
-// know: the lengths of each function's innermost loops, read from objdump. A figure that is over by more than 1 % fails, and so
+// AVX2: what one call takes, counted by callgrind, which is exact and the same on every machine. AVX-512 and AVX-VNNI, which
+// valgrind does not know: the lengths of each function's innermost loops, read from objdump. A figure that is over by more than 1 % fails, and so
 // does one that is under, so that what was won is written down: --update does that.
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -67,19 +67,31 @@ function innermostLoops(object) {
 if (process.arch !== "x64") skip("the figures are of x86-64");
 if (!has("valgrind")) skip("no valgrind");
 if (!has("objdump")) skip("no objdump");
-// The build's own file, and not the archive: functions have the same names in every ISA.
-const object = `${build}/CMakeFiles/quern_backend.dir/src/backend/cpu/isa/avx512/kernels.cc.o`;
-if (!existsSync(object)) throw new Error(`${object} is not there: build ${build} first`);
+/// The build's own file, and not the archive: functions have the same names in every ISA.
+function objectOf(source) {
+  const object = `${build}/CMakeFiles/quern_backend.dir/src/backend/cpu/isa/${source}.cc.o`;
+  if (!existsSync(object)) throw new Error(`${object} is not there: build ${build} first`);
+  return object;
+}
+const products = ([name]) => name.startsWith("dot_super<");
 const version = output(compiler, ["--version"]).split("\n")[0].replace(/^\S+/, "").trim();
 const committed = flag === "--update" ? {} : JSON.parse(readFileSync(file, "utf8"));
 if (flag !== "--update" && committed.compiler !== version)
   skip(`the figures are of ${committed.compiler}, this compiler is ${version}`);
 
-const counted = { compiler: version, avx2: callgrind(), avx512: innermostLoops(object) };
+const counted = {
+  avx2: callgrind(),
+  // The rest of it is what AVX2 has.
+  "avx2-vnni": Object.fromEntries(Object.entries(innermostLoops(objectOf("avx2/kernels_vnni"))).filter(products)),
+  avx512: innermostLoops(objectOf("avx512/kernels")),
+};
+const isas = Object.keys(counted);
+const totals = isas.map((isa) => `${isa} ${Object.keys(counted[isa]).length}`).join(", ");
 if (flag === "--update") {
   const lines = (figures) => Object.entries(figures).map(([name, value]) => `    ${JSON.stringify(name)}: ${JSON.stringify(value)}`).join(",\n");
-  writeFileSync(file, `{\n  "compiler": ${JSON.stringify(version)},\n  "avx2": {\n${lines(counted.avx2)}\n  },\n  "avx512": {\n${lines(counted.avx512)}\n  }\n}\n`);
-  console.log(`${Object.keys(counted.avx2).length} pieces of work and ${Object.keys(counted.avx512).length} functions written to ${file}`);
+  const parts = isas.map((isa) => `  ${JSON.stringify(isa)}: {\n${lines(counted[isa])}\n  }`);
+  writeFileSync(file, `{\n  "compiler": ${JSON.stringify(version)},\n${parts.join(",\n")}\n}\n`);
+  console.log(`figures written to ${file}: ${totals}`);
   process.exit(0);
 }
 
@@ -89,9 +101,10 @@ function complain(text) {
   wrong += 1;
 }
 const sum = (value) => [value].flat().reduce((a, b) => a + b, 0);
-for (const isa of ["avx2", "avx512"]) {
-  for (const name of new Set([...Object.keys(committed[isa]), ...Object.keys(counted[isa])])) {
-    const before = committed[isa][name], now = counted[isa][name];
+for (const isa of isas) {
+  const figures = committed[isa] ?? {};
+  for (const name of new Set([...Object.keys(figures), ...Object.keys(counted[isa])])) {
+    const before = figures[name], now = counted[isa][name];
     if (before === undefined || now === undefined) {
       complain(`${isa} ${name}: ${before === undefined ? "has no committed figure" : "is gone"}`);
       continue;
@@ -101,7 +114,7 @@ for (const isa of ["avx2", "avx512"]) {
       complain(`${isa} ${name}: ${JSON.stringify(now)} instructions, committed ${JSON.stringify(before)} (${ratio.toFixed(3)})`);
   }
 }
-console.log(`${Object.keys(counted.avx2).length} pieces of work, ${Object.keys(counted.avx512).length} functions: ${wrong} differ`);
+console.log(`figures of ${totals}: ${wrong} differ`);
 if (wrong > 0) {
   console.log("If that is meant: node tests/instructions/count.mjs build/dev g++ --update");
   process.exit(1);

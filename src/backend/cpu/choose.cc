@@ -12,6 +12,7 @@ std::vector<const Kernels*> detect() {
   const Kernels* all[] = {
 #if defined(__x86_64__)
     &kernels_avx512,
+    &kernels_avx2_vnni,
     &kernels_avx2,
 #elif defined(__aarch64__)
     &kernels_neon_dotprod,

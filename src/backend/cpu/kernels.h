@@ -94,6 +94,7 @@ struct Kernels {
 extern const Kernels kernels_scalar;
 #if defined(__x86_64__)
 extern const Kernels kernels_avx2;
+extern const Kernels kernels_avx2_vnni;
 extern const Kernels kernels_avx512;
 #elif defined(__aarch64__)
 extern const Kernels kernels_neon;

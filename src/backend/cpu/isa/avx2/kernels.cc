@@ -13,6 +13,7 @@ namespace quern::cpu {
 namespace {
 #include "backend/cpu/kernels_for_each.inc.h"
 
+#include "backend/cpu/isa/avx2/registers.h"
 #include "backend/cpu/isa/avx2/vec.h"
 #include "backend/cpu/kernels.inc.h"
 }  // namespace
