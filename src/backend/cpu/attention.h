@@ -3,7 +3,8 @@
 // A block holds `block_size` tokens. For each KV head, one after another:
 //   f16:   K  [head_dim][tokens]   f16, transposed: a vector lane is a token
 //          V  [tokens][head_dim]   f16, a lane is a dimension
-//   q8_0:  K  [head_dim][tokens] int8, K scale [⌈head_dim/32⌉][tokens] f32,
+//   q8_0:  K  [head_dim / 4][tokens][4] uint8 (code + 128), K scale [⌈head_dim/32⌉][tokens] f32: what four
+//             dimensions of a token are to the matmuls' kernels is what four weights of a row are (packed.h)
 //          V  [tokens][head_dim] int8, V scale [⌈head_dim/32⌉][tokens] f32
 // with `tokens` and `head_dim` rounded up to multiples of 16. GQA reads each KV head once for all query heads
 // of its group.
@@ -81,6 +82,8 @@ struct AttentionTask {
   int64_t stretch = 0;
 
   int queries() const { return rows * heads; }
+  /// Query i: head i % heads of row i / heads.
+  const float* query(int i) const { return q + i / heads * q_stride + i % heads * head_dim; }
   /// The positions that some query sees: [from(), to()).
   int64_t from() const { return window > 0 ? std::max<int64_t>(0, start + 1 - window) : 0; }
   int64_t to() const { return start + rows; }
@@ -88,8 +91,8 @@ struct AttentionTask {
   int64_t last_stretch() const { return (to() - 1) / block_size / stretch_blocks(block_size); }
 };
 
-/// Queries, what two stretches gave, a tile's scores and those by each group's scales, a span's keys and
-/// values.
+/// Queries (as f32 they take the most), what two stretches gave, a tile's scores and those by each group's
+/// scales, a span's keys and values.
 inline int64_t attention_scratch(const KvLayout& layout) {
   return kMaxQueries * layout.dim + 2 * Gathered::floats(layout.dim, kMaxQueries) +
          kSpan * (kMaxTileQueries * (1 + layout.groups) + 2 * layout.dim);

@@ -10,15 +10,14 @@
 namespace quern::cpu {
 namespace {
 
-int8_t* bytes_at(std::byte* p) { return reinterpret_cast<int8_t*>(p); }
-
-/// One group of up to 32 values to int8; returns the scale.
-float quantize_group(const float* x, int64_t n, int8_t* out, int64_t stride) {
+/// One group of up to 32 values to int8, value i to store(i, code); returns the scale.
+template <typename Store>
+float quantize_group(const float* x, int64_t n, const Store& store) {
   float amax = 0;
   for (int64_t i = 0; i < n; ++i) amax = std::max(amax, std::fabs(x[i]));
   const bool tiny = !(amax > 1e-30f);
   const float inverse = tiny ? 0.0f : 127.0f / amax;
-  for (int64_t i = 0; i < n; ++i) out[i * stride] = static_cast<int8_t>(std::nearbyint(x[i] * inverse));
+  for (int64_t i = 0; i < n; ++i) store(i, static_cast<int>(std::nearbyint(x[i] * inverse)));
   return tiny ? 0.0f : amax / 127.0f;
 }
 
@@ -34,13 +33,15 @@ void store_q8(const KvLayout& layout, int64_t dim, std::byte* head, int64_t slot
               const float* v) {
   auto* k_scale = reinterpret_cast<float*>(head + layout.k_scale_offset()) + slot;
   auto* v_scale = reinterpret_cast<float*>(head + layout.v_scale_offset()) + slot;
-  int8_t* keys = bytes_at(head) + slot;
-  int8_t* values = bytes_at(head + layout.v_offset()) + slot * layout.dim;
+  auto* keys = reinterpret_cast<uint8_t*>(head) + 4 * slot;
+  auto* values = reinterpret_cast<int8_t*>(head + layout.v_offset()) + slot * layout.dim;
   for (int64_t g = 0; g < layout.groups; ++g) {
-    const int64_t d = 32 * g;
-    const int64_t n = std::min<int64_t>(32, dim - d);
-    k_scale[g * layout.tokens] = quantize_group(k + d, n, keys + d * layout.tokens, layout.tokens);
-    v_scale[g * layout.tokens] = quantize_group(v + d, n, values + d, 1);
+    const int64_t d = 32 * g, n = std::min<int64_t>(32, dim - d);
+    k_scale[g * layout.tokens] = quantize_group(k + d, n, [&](int64_t i, int code) {
+      keys[(d + i) / 4 * 4 * layout.tokens + i % 4] = static_cast<uint8_t>(code + 128);
+    });
+    v_scale[g * layout.tokens] =
+        quantize_group(v + d, n, [&](int64_t i, int code) { values[d + i] = static_cast<int8_t>(code); });
   }
 }
 

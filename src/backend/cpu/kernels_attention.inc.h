@@ -4,43 +4,61 @@
 //
 // A tile of queries goes through a span together: its scores by registers of tokens, its sums of values by
 // registers of dimensions, each number of the query's broadcast from memory. Where a task has more than a few
-// tiles, the span becomes f32 once for all of them.
+// tiles, what is multiplied as f32 becomes f32 once for all of them.
+//
+// q8_0: queries are quantized as keys are, and a score's products are those of a matmul: a span of keys is a
+// unit of codes (packed.h) whose rows are tokens. Values are multiplied as f32, each code by its weight and
+// scale.
 
 /// A tile's queries by registers of the other side: the sums of both stay in registers.
 constexpr int kTileQueries = V::kAttentionQueries;
 static_assert(kTileQueries <= kMaxTileQueries);
 
-/// A span's scales (q8_0): codes are multiplied as they are, and what 32 dimensions have in common once.
-struct SpanScales {
-  static constexpr int64_t kGroup = 32;
-  const float* keys;    // [group][stride]
-  const float* values;  // likewise
-  int64_t stride;
-  QUERN_INLINE F key(int64_t group, int64_t t) const { return V::load(keys + group * stride + t); }
-  QUERN_INLINE F value(int64_t group, int64_t t) const { return V::load(values + group * stride + t); }
+/// Codes of keys are stored + 128; what is left of that where V multiplies them.
+constexpr int kKeyBias = V::kBias8 - 128;
+
+/// A span of a q8_0 cache.
+struct Codes {
+  static constexpr int64_t kGroup = 32;  // dimensions that share a scale
+  const uint8_t* keys;                   // [dim / 4][stride][4]: code + 128
+  const float* key_scale;                // [group][stride]
+  const float* value_scale;              // likewise
+  int64_t stride;                        // tokens of the block
+
+  /// What V::dot takes: four dimensions of a register of tokens.
+  struct Keys {
+    const uint8_t* group;
+    int64_t stride;
+    template <int J>
+    QUERN_INLINE B at(int side) const {
+      return V::flip(V::load_bytes(group + 4 * J * stride + side * kPartBytes));
+    }
+  };
+  QUERN_INLINE Keys at(int64_t group, int64_t t) const {
+    return {keys + 4 * (group * kGroup / 4 * stride + t), stride};
+  }
 };
 
-/// Keys and values of a span as the cache holds them, as f32; codes without their scales.
-template <bool kScaled>
+/// Keys and values of a span as the cache holds them, as f32; codes of values without their scales.
+template <bool kCodes>
 struct CachedSpan {
-  static constexpr bool kQ8 = kScaled;
+  static constexpr bool kQ8 = kCodes;
   const KvLayout& layout;
   const std::byte* head;  // the KV head in this block
   int64_t first;          // the span's first token in the block
-  SpanScales scales;
+  Codes codes;
 
   CachedSpan(const KvLayout& l, const std::byte* h, int64_t f)
       : layout(l),
         head(h),
         first(f),
-        scales{reinterpret_cast<const float*>(h + l.k_scale_offset()) + f,
-               reinterpret_cast<const float*>(h + l.v_scale_offset()) + f, l.tokens} {}
+        codes{reinterpret_cast<const uint8_t*>(h) + 4 * f,
+              reinterpret_cast<const float*>(h + l.k_scale_offset()) + f,
+              reinterpret_cast<const float*>(h + l.v_scale_offset()) + f, l.tokens} {}
 
-  /// Dimension d of tokens [t, t + kLanes).
+  /// Dimension d of tokens [t, t + kLanes) (f16).
   QUERN_INLINE F key(int64_t d, int64_t t) const {
-    const int64_t at = d * layout.tokens + first + t;
-    if constexpr (kQ8) return V::load_i8(reinterpret_cast<const int8_t*>(head) + at);
-    return V::load_f16(reinterpret_cast<const uint16_t*>(head) + at);
+    return V::load_f16(reinterpret_cast<const uint16_t*>(head) + d * layout.tokens + first + t);
   }
   /// Dimensions [d, d + kLanes) of token t.
   QUERN_INLINE F value(int64_t t, int64_t d) const {
@@ -51,21 +69,34 @@ struct CachedSpan {
 };
 
 /// The same numbers, made before.
-template <bool kScaled>
+template <bool kCodes>
 struct ExpandedSpan {
-  static constexpr bool kQ8 = kScaled;
-  const float* keys;    // [dim][kSpan]
+  static constexpr bool kQ8 = kCodes;
+  const float* keys;    // [dim][kSpan] (f16)
   const float* values;  // [kSpan][dim]
   int64_t dim;
-  SpanScales scales;
+  Codes codes;
   QUERN_INLINE F key(int64_t d, int64_t t) const { return V::load(keys + d * kSpan + t); }
   QUERN_INLINE F value(int64_t t, int64_t d) const { return V::load(values + t * dim + d); }
 };
 
+/// Queries, scaled, tile by tile of W of them. f16: [dim][W]. q8_0: [group][W] of codes by 32, of scales and
+/// of what V::dot starts with.
+struct Queries {
+  float* values;
+  int8_t* codes;
+  float* scale;
+  int32_t* start;
+  Queries(float* at, const KvLayout& layout)
+      : values(at),
+        codes(reinterpret_cast<int8_t*>(at)),
+        scale(at + kMaxQueries * layout.groups * Codes::kGroup / 4),
+        start(reinterpret_cast<int32_t*>(scale + kMaxQueries * layout.groups)) {}
+};
+
 struct AttentionState {
-  Gathered to;    // this stretch's
-  float* q;       // tile by tile, [dim][queries of the tile], scaled
-  float* acc;     // [kMaxQueries][dim]
+  Gathered to;  // this stretch's
+  Queries q;
   float* score;   // [kTileQueries][kSpan]
   float* scaled;  // weights by the values' scales: [group][kTileQueries][kSpan]
   float* keys;    // ExpandedSpan's
@@ -96,12 +127,12 @@ QUERN_INLINE void for_registers(int64_t count, const Body& body) {
   for (; i < count; i += kLanes) body(std::integral_constant<int, 1>{}, i);
 }
 
-/// s[w] += Σ query w · key over dimensions [from, to) of tokens [t, t + N · kLanes).
+/// score[w][t, t + N · kLanes) of a tile of W queries.
 template <int W, int N, typename Span>
-QUERN_INLINE void add_products(const Span& span, const float* q, int64_t from, int64_t to, int64_t t,
-                               F (&s)[W][N]) {
-  q += from * W;
-  QUERN_UNROLL_SOME for (int64_t d = from; d < to; ++d, q += W) {
+QUERN_INLINE void score_lanes(const Span& span, int64_t dims, const float* q, int64_t t, float* score) {
+  F s[W][N];
+  QUERN_UNROLL for (int w = 0; w < W; ++w) { QUERN_UNROLL for (int n = 0; n < N; ++n) s[w][n] = V::zero(); }
+  QUERN_UNROLL_SOME for (int64_t d = 0; d < dims; ++d, q += W) {
     F key[N];
     QUERN_UNROLL for (int n = 0; n < N; ++n) key[n] = span.key(d, t + n * kLanes);
     QUERN_UNROLL for (int w = 0; w < W; ++w) {
@@ -109,39 +140,36 @@ QUERN_INLINE void add_products(const Span& span, const float* q, int64_t from, i
       QUERN_UNROLL for (int n = 0; n < N; ++n) s[w][n] = V::fma(x, key[n], s[w][n]);
     }
   }
-}
-
-/// score[w][t, t + N · kLanes) of a tile of W queries.
-template <int W, int N, typename Span>
-QUERN_INLINE void score_lanes(const Span& span, int64_t dims, const float* q, int64_t t, float* score) {
-  constexpr int64_t kGroup = SpanScales::kGroup;
-  const int64_t first = Span::kQ8 ? std::min(dims, kGroup) : dims;
-  F s[W][N];
-  QUERN_UNROLL for (int w = 0; w < W; ++w) { QUERN_UNROLL for (int n = 0; n < N; ++n) s[w][n] = V::zero(); }
-  add_products<W, N>(span, q, 0, first, t, s);
-  if constexpr (Span::kQ8) {
-    QUERN_UNROLL for (int n = 0; n < N; ++n) {
-      const F scale = span.scales.key(0, t + n * kLanes);
-      QUERN_UNROLL for (int w = 0; w < W; ++w) s[w][n] = V::mul(s[w][n], scale);
-    }
-  }
   QUERN_UNROLL for (int w = 0; w < W; ++w) {
     QUERN_UNROLL for (int n = 0; n < N; ++n) V::store(score + w * kSpan + t + n * kLanes, s[w][n]);
   }
-  if constexpr (Span::kQ8) {
-    for (int64_t d = kGroup; d < dims; d += kGroup) {
-      QUERN_UNROLL for (int w = 0; w < W; ++w) {
-        QUERN_UNROLL for (int n = 0; n < N; ++n) s[w][n] = V::zero();
-      }
-      add_products<W, N>(span, q, d, std::min(dims, d + kGroup), t, s);
-      QUERN_UNROLL for (int n = 0; n < N; ++n) {
-        const F scale = span.scales.key(d / kGroup, t + n * kLanes);
-        QUERN_UNROLL for (int w = 0; w < W; ++w) {
-          float* at = score + w * kSpan + t + n * kLanes;
-          V::store(at, V::fma(s[w][n], scale, V::load(at)));
-        }
-      }
+}
+
+/// The same of codes; kSides registers of tokens.
+template <int W, int kSides>
+QUERN_INLINE void score_codes(const Codes& span, int64_t groups, const Queries& q, int64_t first, int64_t t,
+                              float* score) {
+  const int8_t* codes = q.codes + first * groups * Codes::kGroup;
+  const float* query_scale = q.scale + first * groups;
+  const int32_t* start = q.start + first * groups;
+  F s[kSides][W];
+  QUERN_UNROLL for (int i = 0; i < kSides; ++i) {
+    QUERN_UNROLL for (int w = 0; w < W; ++w) s[i][w] = V::zero();
+  }
+  for (int64_t g = 0; g < groups; ++g, codes += W * Codes::kGroup, query_scale += W, start += W) {
+    typename V::I sums[kSides][W];
+    QUERN_UNROLL for (int w = 0; w < W; ++w) {
+      QUERN_UNROLL for (int i = 0; i < kSides; ++i) sums[i][w] = V::broadcast(kKeyBias != 0 ? start[w] : 0);
     }
+    V::template dot<8, 255>(sums, span.at(g, t), codes);
+    QUERN_UNROLL for (int i = 0; i < kSides; ++i) {
+      const F key_scale = V::load(span.key_scale + g * span.stride + t + i * kLanes);
+      QUERN_UNROLL for (int w = 0; w < W; ++w) s[i][w] =
+          V::fma(V::from_int(sums[i][w]), V::mul(key_scale, V::set1(query_scale[w])), s[i][w]);
+    }
+  }
+  QUERN_UNROLL for (int w = 0; w < W; ++w) {
+    QUERN_UNROLL for (int i = 0; i < kSides; ++i) V::store(score + w * kSpan + t + i * kLanes, s[i][w]);
   }
 }
 
@@ -169,11 +197,11 @@ QUERN_INLINE void value_lanes(const Span& span, const float* weight, const float
 
 /// A tile's weights by the scales of the values of each group.
 template <int W>
-QUERN_INLINE void scale_weights(const SpanScales& scales, int64_t groups, int64_t lanes, const float* weight,
+QUERN_INLINE void scale_weights(const Codes& codes, int64_t groups, int64_t lanes, const float* weight,
                                 float* out) {
   for (int64_t g = 0; g < groups; ++g, out += kTileQueries * kSpan) {
     for (int64_t t = 0; t < lanes; t += kLanes) {
-      const F scale = scales.value(g, t);
+      const F scale = V::load(codes.value_scale + g * codes.stride + t);
       QUERN_UNROLL for (int w = 0; w < W; ++w)
           V::store(out + w * kSpan + t, V::mul(V::load(weight + w * kSpan + t), scale));
     }
@@ -245,22 +273,29 @@ void attend(const AttentionTask& task, const Span& span, int64_t base, int64_t t
   const int64_t from = sees_from(first), to = sees_to(first + W - 1);
   if (from >= to) return;
   const int64_t dim = task.layout->dim, lanes = (to + 15) / 16 * 16;
-  for_registers<W, kSpan>(lanes, [&](auto n, int64_t t) QUERN_INLINE_LAMBDA {
-    state.prefetch_some();
-    score_lanes<W, n>(span, task.head_dim, state.q + first * dim, t, state.score);
-  });
+  if constexpr (Span::kQ8) {
+    constexpr int kSides = V::sides(W);
+    for (int64_t t = 0; t < lanes; t += kSides * kLanes) {
+      state.prefetch_some();
+      score_codes<W, kSides>(span.codes, task.layout->groups, state.q, first, t, state.score);
+    }
+  } else {
+    for_registers<W, kSpan>(lanes, [&](auto n, int64_t t) QUERN_INLINE_LAMBDA {
+      state.prefetch_some();
+      score_lanes<W, n>(span, task.head_dim, state.q.values + first * dim, t, state.score);
+    });
+  }
   if (sees_from(first + W - 1) > 0 || sees_to(first) < lanes)
     for (int w = 0; w < W; ++w)
       hide(state.score + w * kSpan, lanes, sees_from(first + w), sees_to(first + w));
   alignas(64) float shrink[16] = {};
   softmax<W>(state.score, lanes, state.to.top + first, state.to.sum + 16 * first, shrink);
   if constexpr (Span::kQ8)
-    scale_weights<W>(span.scales, task.layout->groups, lanes, state.score, state.scaled);
-  constexpr int64_t kMost = Span::kQ8 ? SpanScales::kGroup : 4 * kLanes;
+    scale_weights<W>(span.codes, task.layout->groups, lanes, state.score, state.scaled);
+  constexpr int64_t kMost = Span::kQ8 ? Codes::kGroup : 4 * kLanes;
   for_registers<W, kMost>(dim, [&](auto n, int64_t d) QUERN_INLINE_LAMBDA {
     state.prefetch_some();
-    const float* weight =
-        Span::kQ8 ? state.scaled + d / SpanScales::kGroup * kTileQueries * kSpan : state.score;
+    const float* weight = Span::kQ8 ? state.scaled + d / Codes::kGroup * kTileQueries * kSpan : state.score;
     value_lanes<W, n>(span, weight, shrink, from, to, dim, d, state.to.acc + first * dim);
   });
 }
@@ -286,13 +321,14 @@ void attend_all(const AttentionTask& task, const QueryTiles& tiles, const Span& 
   }
 }
 
-/// `tokens` tokens of a span as f32.
+/// What of a span's `tokens` tokens is multiplied as f32.
 template <typename Span>
 QUERN_INLINE void expand_span(const Span& span, const AttentionTask& task, int64_t tokens,
                               AttentionState& state) {
   const int64_t dim = task.layout->dim, lanes = (tokens + 15) / 16 * 16;
-  for (int64_t d = 0; d < task.head_dim; ++d)
-    for (int64_t t = 0; t < lanes; t += kLanes) V::store(state.keys + d * kSpan + t, span.key(d, t));
+  if constexpr (!Span::kQ8)
+    for (int64_t d = 0; d < task.head_dim; ++d)
+      for (int64_t t = 0; t < lanes; t += kLanes) V::store(state.keys + d * kSpan + t, span.key(d, t));
   for (int64_t t = 0; t < tokens; ++t)
     for (int64_t d = 0; d < dim; d += kLanes) V::store(state.values + t * dim + d, span.value(t, d));
 }
@@ -306,7 +342,7 @@ void attend_block(const AttentionTask& task, const QueryTiles& tiles, const std:
     const CachedSpan<kQ8> span(*task.layout, head, first);
     if (tiles.count > 2) {
       expand_span(span, task, count, state);
-      const ExpandedSpan<kQ8> expanded{state.keys, state.values, task.layout->dim, span.scales};
+      const ExpandedSpan<kQ8> expanded{state.keys, state.values, task.layout->dim, span.codes};
       attend_all(task, tiles, expanded, base + first, count, state);
     } else {
       attend_all(task, tiles, span, base + first, count, state);
@@ -382,14 +418,27 @@ void merge_attention(const AttentionTask& task, float* gathered) {
   write_out(task, all);
 }
 
-/// The queries, scaled, tile by tile.
-void arrange_queries(const AttentionTask& task, const QueryTiles& tiles, float* to) {
-  for (int tile = 0, i = 0; tile < tiles.count; ++tile) {
-    const int width = tiles.width(tile);
-    float* panel = to + i * task.layout->dim;
-    for (int w = 0; w < width; ++w, ++i) {
-      const float* q = task.q + i / task.heads * task.q_stride + i % task.heads * task.head_dim;
-      for (int64_t d = 0; d < task.head_dim; ++d) panel[d * width + w] = q[d] * task.scale;
+/// `queries` of a tile, f16.
+void arrange_values(const AttentionTask& task, int first, int queries, const Queries& to) {
+  float* panel = to.values + first * task.layout->dim;
+  for (int w = 0; w < queries; ++w) {
+    const float* q = task.query(first + w);
+    for (int64_t d = 0; d < task.head_dim; ++d) panel[d * queries + w] = q[d] * task.scale;
+  }
+}
+
+/// The same as codes; dimensions that do not exist are 0.
+void arrange_codes(const AttentionTask& task, int first, int queries, const Queries& to) {
+  const int64_t groups = task.layout->groups;
+  for (int64_t g = 0, at = first * groups; g < groups; ++g) {
+    const int64_t count = std::min(Codes::kGroup, task.head_dim - g * Codes::kGroup);
+    for (int w = 0; w < queries; ++w, ++at) {
+      const float* q = task.query(first + w) + g * Codes::kGroup;
+      alignas(64) float x[Codes::kGroup] = {};
+      for (int64_t d = 0; d < count; ++d) x[d] = q[d] * task.scale;
+      int32_t sums[2];
+      quantize_row(x, Codes::kGroup, to.codes + at * Codes::kGroup, 0, to.scale + at, sums, 1);
+      to.start[at] = kKeyBias * (sums[0] + sums[1]);
     }
   }
 }
@@ -400,17 +449,18 @@ void attention(const AttentionTask& task, float* scratch) {
   const int64_t gathered = Gathered::floats(layout.dim, queries);
   float* const first = scratch + kMaxQueries * layout.dim;
   const Gathered all(first, layout.dim, queries), part(first + gathered, layout.dim, queries);
-  AttentionState state{.to = all};
-  state.q = scratch;
+  AttentionState state{.to = all, .q = Queries(scratch, layout)};
   state.score = first + 2 * Gathered::floats(layout.dim, kMaxQueries);
   state.scaled = state.score + kTileQueries * kSpan;
   state.keys = state.scaled + layout.groups * kTileQueries * kSpan;
   state.values = state.keys + layout.dim * kSpan;
   const QueryTiles tiles(queries);
-  const int64_t at_once = registers_by(tiles.narrow) * kLanes;
-  const int64_t passes = tiles.count * std::max<int64_t>(1, (layout.tokens + layout.dim) / at_once);
-  state.ahead_step = (layout.head_bytes() / passes + 63) / 64 * 64;
-  arrange_queries(task, tiles, state.q);
+  const int64_t by_values = registers_by(tiles.narrow) * kLanes;
+  const int64_t by_keys = layout.q8 ? V::sides(tiles.narrow) * kLanes : by_values;
+  const int64_t passes = layout.tokens / by_keys + layout.dim / by_values;
+  state.ahead_step = (layout.head_bytes() / (tiles.count * std::max<int64_t>(1, passes)) + 63) / 64 * 64;
+  for (int tile = 0, i = 0; tile < tiles.count; i += tiles.width(tile++))
+    (layout.q8 ? arrange_codes : arrange_values)(task, i, tiles.width(tile), state.q);
   if (task.gathered != nullptr) {
     state.to = Gathered(task.gathered, layout.dim, queries);
     return attend_stretch(task, tiles, task.stretch, state);

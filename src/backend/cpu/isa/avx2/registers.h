@@ -11,7 +11,7 @@ struct Avx2 {
   /// plain reading does with one column and 1.5 KiB, 0.76 to 0.92 with 4 KiB, 0.71 to 0.86 with none.
   static constexpr int ahead(int columns) { return 1536; }
   /// How many parts of a tile's rows go side by side through its columns.
-  static constexpr int sides(int columns) { return 2; }
+  static constexpr int sides(int columns) { return columns <= 4 ? 2 : 1; }
 
   using F = __m256;
   using I = __m256i;
