@@ -1,7 +1,6 @@
 // quern bench: prefill and decode speed of a model, beside what the machine could do.
 #include <algorithm>
 #include <chrono>
-#include <iostream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -28,7 +27,8 @@ struct BenchFlags {
   bool json = false;
 };
 
-/// What one run did, beside what the machine could do right before or after it, whichever is more.
+/// What one run did, beside what the CPU could do right before or after it, whichever is more. The shares
+/// mean something where the CPU did it.
 struct Run {
   double tokens_per_second = 0;
   double gb_s = 0;  // 10^9 bytes of weights a second, each read once a step
@@ -232,24 +232,32 @@ class Bench {
   MachineLimits limits_;
 };
 
-void print_table(const std::string& model, const std::string& device, const MachineLimits& limits,
+/// "83.1%"
+std::string percent(double share) { return fmt::format("{:.1f}%", 100 * share); }
+
+void print_table(const std::string& model, const Backend& backend, const MachineLimits& limits,
                  const std::vector<Measured>& results) {
-  fmt::print("{} on {}: reads up to {:.1f} GB/s, int8 peak {:.0f} GOPS\n\n", model, device, limits.read_gb_s,
-             limits.int8_gops);
-  fmt::print("{:<8} {:>6} {:>7} {:>10} {:>8} {:>9} {:>8} {:>8}\n", "phase", "batch", "tokens", "tokens/s",
+  const bool on_cpu = backend.name() == "cpu";
+  fmt::print("{} on {}", model, backend.description());
+  if (on_cpu)
+    fmt::print(": reads up to {:.1f} GB/s, int8 peak {:.0f} GOPS", limits.read_gb_s, limits.int8_gops);
+  fmt::print("\n\n{:<8} {:>6} {:>7} {:>10} {:>8} {:>9} {:>8} {:>8}\n", "phase", "batch", "tokens", "tokens/s",
              "GB/s", "of reads", "GOPS", "of peak");
   for (const Measured& m : results)
-    fmt::print("{:<8} {:>6} {:>7} {:>10.2f} {:>8.1f} {:>8.1f}% {:>8.0f} {:>7.1f}%\n", m.phase, m.batch,
-               m.tokens, m.run.tokens_per_second, m.run.gb_s, 100 * m.run.bandwidth_share, m.run.gops,
-               100 * m.run.compute_share);
+    fmt::print("{:<8} {:>6} {:>7} {:>10.2f} {:>8.1f} {:>9} {:>8.0f} {:>8}\n", m.phase, m.batch, m.tokens,
+               m.run.tokens_per_second, m.run.gb_s, on_cpu ? percent(m.run.bandwidth_share) : "-", m.run.gops,
+               on_cpu ? percent(m.run.compute_share) : "-");
 }
 
-void print_json(const Config& config, const MachineLimits& limits, const std::vector<Measured>& results) {
+void print_report(const Backend& backend, const MachineLimits& limits, const std::vector<Measured>& results) {
+  const auto share = [&](double value) {
+    return backend.name() == "cpu" ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
+  };
   nlohmann::ordered_json report;
   report["machine"] = {{"cpu", limits.cpu},
                        {"isa", limits.isa},
                        {"threads", limits.threads},
-                       {"device", config.device == "auto" ? "cpu" : config.device},
+                       {"device", backend.name()},
                        {"read_gb_s", limits.read_gb_s},
                        {"int8_gops", limits.int8_gops}};
   report["results"] = nlohmann::ordered_json::array();
@@ -260,9 +268,9 @@ void print_json(const Config& config, const MachineLimits& limits, const std::ve
                                  {"tokens_per_second", m.run.tokens_per_second},
                                  {"gb_s", m.run.gb_s},
                                  {"gops", m.run.gops},
-                                 {"bandwidth_share", m.run.bandwidth_share},
-                                 {"compute_share", m.run.compute_share}});
-  std::cout << report.dump(2) << std::endl;
+                                 {"bandwidth_share", share(m.run.bandwidth_share)},
+                                 {"compute_share", share(m.run.compute_share)}});
+  print_json(report);
 }
 
 Result<> bench(const BenchFlags& flags) {
@@ -270,7 +278,7 @@ Result<> bench(const BenchFlags& flags) {
   QUERN_TRY(const ModelFiles files, local_model(flags.common, config, model_or_default(flags.model, config)));
   QUERN_TRY(const auto source, open_model_source(files, config.model_path));
   QUERN_TRY(const auto backend, backend_of(config));
-  QUERN_TRY_VOID(backend->supports(kv_type_of(config)));
+  QUERN_TRY(const KvType kv_type, kv_type_of(config, *backend));
   ModelOptions options;
   options.max_batch_rows = chunk_of(*backend);
   options.context = flags.depth + std::max(flags.prompt, flags.generate);
@@ -278,7 +286,7 @@ Result<> bench(const BenchFlags& flags) {
   backend->settle();  // what is measured is the speed that stays
   QUERN_TRY(const WeightCount weights, count_weights(*source, model->config()));
   QUERN_TRY(Machine machine, Machine::open(config.threads));
-  Bench bench(*backend, *model, machine, kv_type_of(config), weights, flags);
+  Bench bench(*backend, *model, machine, kv_type, weights, flags);
   std::vector<Measured> results;
   if (flags.prompt > 0) {
     QUERN_TRY(Measured prefill, bench.prefill());
@@ -291,9 +299,9 @@ Result<> bench(const BenchFlags& flags) {
     }
   }
   if (flags.json)
-    print_json(config, bench.limits(), results);
+    print_report(*backend, bench.limits(), results);
   else
-    print_table(files.reference, backend->description(), bench.limits(), results);
+    print_table(files.reference, *backend, bench.limits(), results);
   return {};
 }
 

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdio>
+#include <iostream>
 
 #include "backend/choose.h"
 
@@ -56,10 +57,17 @@ Result<std::unique_ptr<Backend>> backend_of(const Config& config) {
   return backend;
 }
 
-KvType kv_type_of(const Config& config) {
-  if (config.kv_cache_type == "q8_0") return KvType::q8_0;
-  if (config.kv_cache_type == "f8e4m3") return KvType::f8e4m3;
-  return KvType::f16;
+Result<KvType> kv_type_of(const Config& config, const Backend& backend) {
+  KvType type = KvType::f16;
+  if (config.kv_cache_type == "q8_0") type = KvType::q8_0;
+  if (config.kv_cache_type == "f8e4m3") type = KvType::f8e4m3;
+  if (auto supported = backend.supports(type); !supported)
+    return fail(ErrorCode::unsupported, "LLM_KV_CACHE_TYPE: {}", supported.error().message);
+  return type;
+}
+
+void print_json(const nlohmann::ordered_json& document) {
+  std::cout << document.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << std::endl;
 }
 
 std::string model_or_default(const std::string& reference, const Config& config) {

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -48,8 +49,10 @@ void add_imatrix(CLI::App& app, Action& action);
 
 /// The device that the configuration asks for.
 Result<std::unique_ptr<Backend>> backend_of(const Config& config);
-/// The KV cache's type that the configuration asks for; whether the device has it is `Backend::supports`.
-KvType kv_type_of(const Config& config);
+/// The KV cache's type that the configuration asks for; an error where the device has no such.
+Result<KvType> kv_type_of(const Config& config, const Backend& backend);
+/// One JSON document on stdout. What is not UTF-8 (a file's name can be anything) is replaced.
+void print_json(const nlohmann::ordered_json& document);
 /// The model named on the command line, or the first allowed one.
 std::string model_or_default(const std::string& reference, const Config& config);
 /// "4.07 GiB"

@@ -1,5 +1,4 @@
 // quern inspect: what a model is, and what it needs.
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "fetch_model.h"
@@ -108,9 +107,7 @@ void print_text(const WeightSource& source, const std::string& name, const Model
 void print_source(const WeightSource& source, const std::string& name, const InspectFlags& flags) {
   const ModelSummary summary = summarize_model(source);
   if (flags.json)
-    std::cout << as_json(source, name, summary, flags.tensors)
-                     .dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace)
-              << std::endl;
+    print_json(as_json(source, name, summary, flags.tensors));
   else
     print_text(source, name, summary, flags.tensors);
 }
@@ -122,7 +119,7 @@ void print_checkpoint(const std::string& id, const std::string& quantization, ui
   if (flags.json) {
     const nlohmann::ordered_json report = {
         {"file", id}, {"type", type}, {"bytes", bytes}, {"files", files}, {"problem", problem}};
-    std::cout << report.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << std::endl;
+    print_json(report);
     return;
   }
   print_line("model", id);

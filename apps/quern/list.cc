@@ -2,7 +2,6 @@
 #include <fmt/ranges.h>
 
 #include <ctime>
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "engine/embedded_guide.h"
@@ -81,7 +80,7 @@ void print_table(const std::vector<Row>& rows) {
          revision(row.model), revision_width, row.source, when(row.model.last_used));
 }
 
-void print_json(const std::vector<Row>& rows) {
+void print_rows(const std::vector<Row>& rows) {
   auto list = nlohmann::ordered_json::array();
   for (const Row& row : rows) {
     nlohmann::ordered_json entry = {
@@ -94,14 +93,14 @@ void print_json(const std::vector<Row>& rows) {
     if (row.model.last_used != 0) entry["last_used"] = row.model.last_used;
     list.push_back(std::move(entry));
   }
-  std::cout << list.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << std::endl;
+  print_json(list);
 }
 
 Result<> list(const ListFlags& flags) {
   QUERN_TRY(const HubSetup setup, load_hub(flags.common));
   const auto rows = all_models(setup);
   if (flags.json)
-    print_json(rows);
+    print_rows(rows);
   else
     print_table(rows);
   return {};

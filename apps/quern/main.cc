@@ -44,5 +44,9 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "error: {}: see {}\n", error.what(), help);
     return kUsage;
   }
-  return action();
+  try {
+    return action();
+  } catch (const std::exception& failure) {  // memory that is not there, a file system that is in the way
+    return report({ErrorCode::internal, failure.what()});
+  }
 }

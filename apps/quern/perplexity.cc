@@ -3,7 +3,6 @@
 
 #include <unistd.h>
 
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "command.h"
@@ -67,7 +66,7 @@ void print_report(const PerplexityFlags& flags, const std::string& model, const 
                          {"perplexity", as_json(report.reference_perplexity)},
                          {"kl_divergence", as_json(report.kl_divergence)},
                          {"same_top", as_json(report.same_top)}};
-    std::cout << json.dump(2) << std::endl;
+    print_json(json);
     return;
   }
   fmt::print("perplexity      {:.4f} ± {:.4f}  ({} of {} tokens counted, chunks of {})\n",
@@ -84,6 +83,7 @@ Result<> perplexity(const PerplexityFlags& flags) {
   QUERN_TRY(const Config config, flags.common.load(true));
   QUERN_TRY(const std::string text, read_text_file("perplexity", flags.file));
   QUERN_TRY(const auto backend, backend_of(config));
+  QUERN_TRY(const KvType kv_type, kv_type_of(config, *backend));
   const std::string reference = model_or_default(flags.model, config);
   QUERN_TRY(const Loaded measured, load(flags.common, reference, config, *backend, flags.context));
   Loaded other;
@@ -94,9 +94,12 @@ Result<> perplexity(const PerplexityFlags& flags) {
   QUERN_TRY(const auto tokenizer, Tokenizer::from_metadata(measured.source->metadata(), &warnings));
   for (const std::string& warning : warnings) log::warn(warning);
   const auto tokens = evaluation_tokens(*tokenizer, text);
-  QUERN_TRY(const PerplexityReport report,
-            measure_perplexity(*backend, *measured.model, other.model.get(), tokens, flags.context,
-                               tokenizer->add_bos() ? tokenizer->bos() : -1, show_progress));
+  QUERN_TRY(
+      const PerplexityReport report,
+      measure_perplexity(
+          *backend, *measured.model, other.model.get(), tokens,
+          {.context = flags.context, .bos = tokenizer->add_bos() ? tokenizer->bos() : -1, .kv_type = kv_type},
+          show_progress));
   print_report(flags, reference, report);
   return {};
 }
@@ -111,8 +114,9 @@ void add_perplexity(CLI::App& app, Action& action) {
   command->add_option("--ctx", flags->context, "tokens of a chunk; the second half of each counts")
       ->check(CLI::Range(8, 1 << 20))
       ->capture_default_str();
-  command->add_option("--against", flags->against,
-                      "also the KL divergence from this model, and how often both agree");
+  command->add_option(
+      "--against", flags->against,
+      "also the KL divergence from this model (its KV cache in f16), and how often both agree");
   command->add_flag("--json", flags->json, "print a JSON report");
   flags->common.add_to(*command);
   command->callback([flags, &action] {

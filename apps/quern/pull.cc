@@ -1,5 +1,4 @@
 // quern pull: models into the cache, several at once.
-#include <iostream>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -62,8 +61,7 @@ int pull(const PullFlags& flags) {
       list.push_back({{"id", models[i]}, {"error", results[i].error().message}});
     }
   }
-  if (flags.json)
-    std::cout << list.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << std::endl;
+  if (flags.json) print_json(list);
   return status;
 }
 

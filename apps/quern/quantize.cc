@@ -1,7 +1,6 @@
 // quern quantize: a model in other types, as a GGUF file or a GPTQ checkpoint.
 #include <fmt/ranges.h>
 
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "command.h"
@@ -57,7 +56,7 @@ void print_report(const QuantizeFlags& flags, const QuantizeReport& report) {
                                        {"encode_seconds", report.encode_seconds},
                                        {"total_seconds", report.total_seconds},
                                        {"tensors", std::move(tensors)}};
-  std::cout << json.dump(2) << std::endl;
+  print_json(json);
 }
 
 Result<Recipe> recipe_of(const QuantizeFlags& flags) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "core/log.h"
@@ -90,7 +89,7 @@ void print_report(const std::string& destination, const GptqReport& report, bool
       {"folder", destination},     {"source_bytes", report.source_bytes},
       {"bytes", report.bytes},     {"bits_per_weight", bits_per_weight(report)},
       {"seconds", report.seconds}, {"tensors", std::move(tensors)}};
-  std::cout << all.dump(2) << std::endl;
+  print_json(all);
 }
 
 }  // namespace

@@ -1,5 +1,4 @@
 // quern rm: models out of the cache.
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "hub/scan.h"
@@ -35,8 +34,7 @@ int rm(const RmFlags& flags) {
     list.push_back({{"id", model}, {"bytes_freed", removed->bytes}});
     if (!flags.json) fmt::print("{}: removed, {} freed\n", model, human_bytes(removed->bytes));
   }
-  if (flags.json)
-    std::cout << list.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << std::endl;
+  if (flags.json) print_json(list);
   return status;
 }
 

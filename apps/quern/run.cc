@@ -15,6 +15,7 @@
 #include "engine/chat_prompt.h"
 #include "fetch_model.h"
 #include "isq.h"
+#include "load_options.h"
 #include "sampling/defaults.h"
 
 namespace quern {
@@ -86,7 +87,9 @@ class Chat {
     take_model_defaults(model_->source->metadata(), request.sampling);
     if (config_.default_temperature) request.sampling.temperature = *config_.default_temperature;
     if (config_.default_top_p) request.sampling.top_p = *config_.default_top_p;
-    request.max_tokens = config_.default_max_tokens.value_or(config_.max_tokens_limit);
+    // Nobody wants a conversation cut short: unset, an answer is as long as any may be.
+    request.max_tokens =
+        std::min(config_.default_max_tokens.value_or(config_.max_tokens_limit), config_.max_tokens_limit);
     // The queue outlives this call: an event may be on its way while the answer is cancelled.
     const auto queue = std::make_shared<EventQueue>();
     g_interrupted.store(false);
@@ -241,13 +244,8 @@ Result<> run(RunFlags flags) {
   if (flags.prompt.empty() && isatty(STDIN_FILENO) == 0)
     flags.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
   QUERN_TRY(const auto backend, backend_of(config));
-  LoadOptions options;
-  options.model_path = config.model_path;
-  options.transform = isq_of(config);
-  options.engine.context = config.context_size;
+  QUERN_TRY(LoadOptions options, load_options(config, *backend));
   options.engine.max_running = 1;
-  options.engine.chunk_rows = backend->prompt_rows();
-  options.engine.prefix_caching = config.prefix_caching;
   QUERN_TRY(const ModelFiles files, model_files(flags, config));
   QUERN_TRY(auto model, open_model(*backend, files, options));
 

@@ -10,7 +10,7 @@
 #include "core/log.h"
 #include "fetch_model.h"
 #include "http/server.h"
-#include "isq.h"
+#include "load_options.h"
 
 namespace quern {
 namespace {
@@ -19,24 +19,6 @@ using namespace std::chrono_literals;
 
 /// How long running requests have to finish once a signal has come.
 constexpr auto kGrace = 30s;
-
-HostOptions host_options(const Config& config, const Backend& backend) {
-  HostOptions options;
-  options.models = config.allowed_models;
-  options.load.model_path = config.model_path;
-  options.load.transform = isq_of(config);
-  options.load.memory_limit = config.memory_limit;
-  options.load.engine.max_running = config.max_concurrent_requests;
-  options.load.engine.max_queued = config.max_queued_requests;
-  options.load.engine.queue_timeout = std::chrono::milliseconds(config.queue_timeout_ms);
-  options.load.engine.chunk_rows = backend.prompt_rows();
-  options.load.engine.device_threshold = config.gpu_pressure_threshold;
-  options.load.engine.context = config.context_size;
-  options.load.engine.block_size = config.block_size;
-  options.load.engine.prefix_caching = config.prefix_caching;
-  options.load.engine.kv_type = kv_type_of(config);
-  return options;
-}
 
 /// A thousand streams need a thousand descriptors, and shells give 1024.
 void raise_descriptor_limit() {
@@ -80,11 +62,11 @@ Result<> serve(const CommonFlags& flags) {
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   QUERN_TRY(const Config config, flags.load(false));
   QUERN_TRY(const auto backend, backend_of(config));
-  HostOptions options = host_options(config, *backend);
+  HostOptions options;
+  options.models = config.allowed_models;
+  QUERN_TRY(options.load, load_options(config, *backend));
   QUERN_TRY(HubOptions hub, hub_options(flags, config));
   options.fetch = fetch_through(Hub(std::move(hub)), config);
-  if (auto supported = backend->supports(options.load.engine.kv_type); !supported)
-    return fail(ErrorCode::unsupported, "LLM_KV_CACHE_TYPE: {}", supported.error().message);
   raise_descriptor_limit();
   if (config.enable_isq && !config.isq_cache && !config.isq_keep_source)
     log::warn(

@@ -15,12 +15,13 @@ namespace quern {
 /// Owns the cache of one model, for chunks of up to `context` tokens, one after the other.
 class ChunkRunner {
  public:
-  static Result<ChunkRunner> create(Backend& backend, Model& model, int64_t context) {
+  static Result<ChunkRunner> create(Backend& backend, Model& model, int64_t context,
+                                    KvType kv_type = KvType::f16) {
     ChunkRunner runner(model);
     constexpr int64_t kBlock = 32;
     const int64_t blocks = (context + kBlock - 1) / kBlock;
     QUERN_TRY(runner.cache_,
-              KvCache::create(backend, model.kv_shape(kBlock, KvType::f16), model.config().layers, blocks));
+              KvCache::create(backend, model.kv_shape(kBlock, kv_type), model.config().layers, blocks));
     runner.blocks_.resize(static_cast<size_t>(blocks));
     std::iota(runner.blocks_.begin(), runner.blocks_.end(), 0);
     return runner;

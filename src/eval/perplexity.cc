@@ -120,10 +120,11 @@ std::vector<int32_t> evaluation_tokens(const Tokenizer& tokenizer, std::string_v
 }
 
 Result<PerplexityReport> measure_perplexity(Backend& backend, Model& model, Model* reference,
-                                            std::span<const int32_t> tokens, int64_t context, int32_t bos,
+                                            std::span<const int32_t> tokens, const PerplexityOptions& options,
                                             const PerplexityProgress& progress) {
+  const int64_t context = options.context;
   QUERN_TRY_VOID(check(model, reference, tokens.size(), context));
-  QUERN_TRY(ChunkRunner runner, ChunkRunner::create(backend, model, context));
+  QUERN_TRY(ChunkRunner runner, ChunkRunner::create(backend, model, context, options.kv_type));
   std::optional<ChunkRunner> other;
   if (reference != nullptr) {
     QUERN_TRY(ChunkRunner created, ChunkRunner::create(backend, *reference, context));
@@ -136,7 +137,7 @@ Result<PerplexityReport> measure_perplexity(Backend& backend, Model& model, Mode
   for (int64_t i = 0; i < chunks; ++i) {
     const auto begin = tokens.begin() + i * context;
     chunk.assign(begin, begin + context);
-    if (bos >= 0) chunk.front() = bos;
+    if (options.bos >= 0) chunk.front() = options.bos;
     QUERN_TRY_VOID(add_chunk(chunk, runner, other ? &*other : nullptr, tally));
     if (progress && !progress(tally.report(text_tokens), chunks))
       return fail(ErrorCode::cancelled, "stopped after {} of {} chunks", tally.chunks, chunks);

@@ -37,15 +37,20 @@ using PerplexityProgress = std::function<bool(const PerplexityReport& so_far, in
 /// The text's tokens as evaluation wants them: with the model's own beginning, special tokens not parsed.
 std::vector<int32_t> evaluation_tokens(const Tokenizer& tokenizer, std::string_view text);
 
-/// Cuts `tokens` into chunks of `context`, each run by itself; the tokens after position context/2 of a chunk
-/// count, and what fills no chunk at the end is left out. With `bos` ≥ 0, each chunk's first token is
-/// replaced by it. The perplexity is exp of the mean of −ln p; its error is that of the mean, times the
-/// perplexity.
+struct PerplexityOptions {
+  int64_t context = 512;         // tokens of a chunk
+  int32_t bos = -1;              // ≥ 0: each chunk's first token is replaced by it
+  KvType kv_type = KvType::f16;  // of the model's cache; the reference's is f16
+};
+
+/// Cuts `tokens` into chunks, each run by itself; the tokens after a chunk's middle count, and what fills no
+/// chunk at the end is left out. The perplexity is exp of the mean of −ln p; its error is that of the mean,
+/// times the perplexity.
 ///
 /// `reference` may be null; otherwise it must have the same vocabulary. Fails when the text is shorter than
 /// two chunks, the vocabularies differ, or progress cancels.
 Result<PerplexityReport> measure_perplexity(Backend& backend, Model& model, Model* reference,
-                                            std::span<const int32_t> tokens, int64_t context, int32_t bos,
+                                            std::span<const int32_t> tokens, const PerplexityOptions& options,
                                             const PerplexityProgress& progress = {});
 
 }  // namespace quern

@@ -34,7 +34,7 @@ class Perplexity : public ::testing::Test {
   }
 
   Result<PerplexityReport> measure(Model& model, Model* reference, int64_t context, int32_t bos = -1) {
-    return measure_perplexity(*backend_, model, reference, tokens_, context, bos);
+    return measure_perplexity(*backend_, model, reference, tokens_, {.context = context, .bos = bos});
   }
 
   std::unique_ptr<Backend> backend_;
@@ -94,7 +94,7 @@ TEST_F(Perplexity, RefusesWhatCannotBeMeasured) {
   EXPECT_NE(measure(*random, nullptr, 501).error().message.find("two chunks of 501"), std::string::npos);
   EXPECT_NE(measure(*random, other.get(), 100).error().message.find("vocabularies of 50 and 52"),
             std::string::npos);
-  EXPECT_EQ(measure_perplexity(*backend_, *random, nullptr, tokens_, 100, -1,
+  EXPECT_EQ(measure_perplexity(*backend_, *random, nullptr, tokens_, {.context = 100},
                                [](const PerplexityReport& so_far, int64_t) { return so_far.chunks < 2; })
                 .error()
                 .code,

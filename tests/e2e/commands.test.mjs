@@ -68,6 +68,27 @@ test("bench reports both phases", () => {
   assert.ok(results.every((r) => r.tokens_per_second > 0));
 });
 
+test("run takes the same settings as serve", () => {
+  const small = run(["run", model, "-p", "Hello", "-n", "4"], "", { LLM_MEMORY_LIMIT: "1KiB" });
+  assert.equal(small.status, 1);
+  assert.match(small.err, /^error: .*limit is 1024 bytes.*LLM_MEMORY_LIMIT\n$/);
+  const type = run(["run", model, "-p", "Hello", "-n", "4", "--device", "cpu"], "", { LLM_KV_CACHE_TYPE: "f8e4m3" });
+  assert.equal(type.status, 1);
+  assert.match(type.err, /^error: LLM_KV_CACHE_TYPE: [^\n]*\n$/);
+  const cache = (kind) => {
+    const { err } = run(["run", model, "-p", "Hello", "-n", "4", "--log-level", "info"], "", { LLM_KV_CACHE_TYPE: kind, LOG_FORMAT: "json" });
+    return Number(err.split("\n").filter(Boolean).map((line) => JSON.parse(line)).find((entry) => entry.bytes).bytes);
+  };
+  assert.ok(cache("q8_0") < cache("f16"));
+});
+
+test("a path that is not UTF-8 is reported, not died of", () => {
+  const script = 'exec "$0" quantize "$1" "$(printf \'odd\\377.gguf\')" --type Q4_0 --json';
+  const done = spawnSync("sh", ["-c", script, quern, model], { encoding: "utf8", cwd: scratch("."), env: { PATH: process.env.PATH, HOME: scratch(".") } });
+  assert.equal(done.status, 0, done.stderr);
+  assert.ok(JSON.stringify(JSON.parse(done.stdout)).includes("odd\ufffd.gguf"));
+});
+
 test("broken files are one line each, naming the file", () => {
   const broken = (name, make, pattern) => {
     const path = scratch(name);
@@ -110,6 +131,11 @@ test("perplexity of the bundled model is what PyTorch says", () => {
   assert.ok(Math.abs(report.perplexity.value / reference - 1) < 0.01, `${report.perplexity.value} against ${reference}`);
   assert.equal(report.against.same_top.value, 1);
   assert.ok(Math.abs(report.against.kl_divergence.value) < 1e-9);
+  // What a q8_0 cache costs: the other side's stays f16.
+  const cached = run(["perplexity", "quern/guide", "--file", join(folder, "heldout.txt"), "--against", "quern/guide", "--json"], "",
+    { LLM_KV_CACHE_TYPE: "q8_0", LLM_DEVICE: "cpu" });
+  const cost = JSON.parse(cached.out).against.kl_divergence.value;
+  assert.ok(cost > 1e-6 && cost < 1e-3, `${cost}`);
   writeFileSync(scratch("short.txt"), "Too short.");
   const short = run(["perplexity", "quern/guide", "--file", scratch("short.txt")]);
   assert.equal(short.status, 1);
