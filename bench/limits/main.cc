@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "backend/cpu/machine.h"
+#include "core/system.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -71,24 +72,27 @@ QUERN_WITH_AVX2 uint64_t read_once(const Wide* data, size_t count) {
 
 /// Bytes a second.
 double read_rate(int threads) {
-  constexpr size_t kBytes = size_t{512} << 20;
+  // Beyond any cache, and no more than half of what there is.
+  const size_t bytes =
+      std::min<size_t>(size_t{512} << 20, available_memory() / 2 / static_cast<size_t>(threads)) / 4096 *
+      4096;
   std::vector<void*> memory;
   for (int t = 0; t < threads; ++t) {
-    memory.push_back(mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    memory.push_back(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (memory.back() == MAP_FAILED) {
-      fmt::print(stderr, "error: no {} bytes of memory\n", kBytes);
+      fmt::print(stderr, "error: no {} bytes of memory\n", bytes);
       std::exit(1);
     }
-    madvise(memory.back(), kBytes, MADV_HUGEPAGE);
-    std::memset(memory.back(), t + 1, kBytes);
+    madvise(memory.back(), bytes, MADV_HUGEPAGE);
+    std::memset(memory.back(), t + 1, bytes);
   }
   const double rate = best_rate(threads, [&](int t) {
     const volatile uint64_t keep =
-        read_once(static_cast<const Wide*>(memory[static_cast<size_t>(t)]), kBytes / sizeof(Wide));
+        read_once(static_cast<const Wide*>(memory[static_cast<size_t>(t)]), bytes / sizeof(Wide));
     static_cast<void>(keep);
-    return static_cast<double>(kBytes);
+    return static_cast<double>(bytes);
   });
-  for (void* m : memory) munmap(m, kBytes);
+  for (void* m : memory) munmap(m, bytes);
   return rate;
 }
 

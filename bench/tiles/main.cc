@@ -12,6 +12,7 @@
 
 #include "backend/cpu/kernel_inputs.h"
 #include "core/buffer.h"
+#include "core/system.h"
 #include "core/thread_pool.h"
 
 namespace quern::cpu {

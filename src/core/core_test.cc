@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -37,6 +38,16 @@ TEST(Buffer, RefusesWhatNoMachineHas) {
   ASSERT_FALSE(buffer);
   EXPECT_EQ(buffer.error().code, ErrorCode::resource_exhausted);
   EXPECT_FALSE(Buffer::allocate(size_t{1} << 60));
+}
+
+TEST(MappedFile, RefusesAPipeInsteadOfWaitingForItsWriter) {
+  const std::string path = ::testing::TempDir() + "/quern_pipe";
+  unlink(path.c_str());
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  const auto file = MappedFile::open(path);
+  ASSERT_FALSE(file);
+  EXPECT_NE(file.error().message.find("not a regular file"), std::string::npos) << file.error().message;
+  unlink(path.c_str());
 }
 
 TEST(MappedFile, APlaceIsFilledAndVacatedUnderItsViews) {
@@ -227,8 +238,6 @@ TEST(ThreadPool, ParallelForCoversEveryIndexOnce) {
     }
   }
 }
-
-TEST(ThreadPool, CountsAtLeastOneCore) { EXPECT_GE(physical_cores(), 1); }
 
 }  // namespace
 }  // namespace quern

@@ -1,11 +1,7 @@
 #include "core/thread_pool.h"
 
-#include <sched.h>
-
 #include <atomic>
-#include <fstream>
-#include <set>
-#include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -31,7 +27,6 @@ constexpr int kCameBits = 11;
 constexpr uint32_t came(uint32_t gate) { return gate / kOne & ((1u << kCameBits) - 1); }
 constexpr uint32_t job(uint32_t gate) { return gate >> (kCameBits + 1); }
 constexpr uint32_t kLastJob = (1u << (32 - kCameBits - 1)) - 1;
-constexpr int kMostThreads = 1024;
 
 /// The parts of a job that a thread has left to take, in one word: the job's number, begin and end.
 constexpr int kPartBits = 22;
@@ -63,14 +58,22 @@ struct ThreadPool::State {
   struct alignas(64) Left {
     std::atomic<uint64_t> word{0};
   };
-  std::unique_ptr<Left[]> ranges;  // per thread; one with another job's number is as it was at the start
+  std::unique_ptr<Left[]> ranges;  // per thread
   alignas(64) std::atomic<uint32_t> gate{0};
   alignas(64) std::atomic<uint32_t> left{0};
   std::atomic<bool> stop{false};
   int threads = 1;
   std::vector<std::jthread> workers;
 
-  Range range_of(int thread, uint64_t word) const {
+  ~State() {
+    stop.store(true, std::memory_order_relaxed);
+    gate.fetch_add(1u << (kCameBits + 1), std::memory_order_release);
+    gate.notify_all();
+  }
+
+  /// What a thread has left: what its word says, or, where that is of another job, its share of this one,
+  /// untouched.
+  Range left_of(int thread, uint64_t word) const {
     const Range range = Range::from(word);
     if (range.job == number) return range;
     return {number, parts * thread / threads, parts * (thread + 1) / threads};
@@ -82,7 +85,7 @@ struct ThreadPool::State {
     std::atomic<uint64_t>& own = ranges[static_cast<size_t>(thread)].word;
     uint64_t word = own.load(std::memory_order_relaxed);
     for (;;) {
-      const Range range = range_of(thread, word);
+      const Range range = left_of(thread, word);
       if (range.count() == 0) return range;
       const int64_t end = range.begin + (range.count() + 7) / 8;
       const Range rest{number, end, range.end};
@@ -97,7 +100,7 @@ struct ThreadPool::State {
       const int from = (thread + i) % threads;
       std::atomic<uint64_t>& other = ranges[static_cast<size_t>(from)].word;
       uint64_t word = other.load(std::memory_order_relaxed);
-      for (Range range = range_of(from, word); range.count() > 0; range = range_of(from, word)) {
+      for (Range range = left_of(from, word); range.count() > 0; range = left_of(from, word)) {
         const int64_t middle = range.begin + range.count() / 2;
         const Range rest{number, range.begin, middle};
         if (!other.compare_exchange_weak(word, rest.word(), std::memory_order_relaxed)) continue;
@@ -119,8 +122,10 @@ struct ThreadPool::State {
   void work(int thread) {
     uint32_t done = 0;  // the last job this thread helped with
     int spins = 0;
-    while (!stop.load(std::memory_order_relaxed)) {
+    for (;;) {
+      // In this order: a gate that was changed to end the wait shows that `stop` is set.
       uint32_t now = gate.load(std::memory_order_acquire);
+      if (stop.load(std::memory_order_relaxed)) return;
       if ((now & kOpen) == 0 || job(now) == done) {
         if (++spins < kSpins) {
           relax();
@@ -164,17 +169,17 @@ struct ThreadPool::State {
 };
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
-  state_->threads = std::clamp(threads, 1, kMostThreads);
-  state_->ranges = std::make_unique<State::Left[]>(static_cast<size_t>(state_->threads));
-  for (int i = 1; i < state_->threads; ++i)
-    state_->workers.emplace_back([state = state_.get(), i] { state->work(i); });
+  const int wanted = std::clamp(threads, 1, kMostThreads);
+  state_->ranges = std::make_unique<State::Left[]>(static_cast<size_t>(wanted));
+  state_->workers.reserve(static_cast<size_t>(wanted - 1));
+  try {
+    for (; state_->threads < wanted; ++state_->threads)
+      state_->workers.emplace_back([state = state_.get(), i = state_->threads] { state->work(i); });
+  } catch (const std::system_error&) {  // a limit on processes: those that there are do the work
+  }
 }
 
-ThreadPool::~ThreadPool() {
-  state_->stop.store(true, std::memory_order_relaxed);
-  state_->gate.fetch_add(1u << (kCameBits + 1), std::memory_order_release);
-  state_->gate.notify_all();
-}
+ThreadPool::~ThreadPool() = default;
 
 int ThreadPool::size() const { return state_->threads; }
 
@@ -188,31 +193,6 @@ void ThreadPool::run(Erased call, const void* context, int64_t parts) {
     state.help(0);
     state.close();
   }
-}
-
-int physical_cores() {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return 1;
-  std::set<std::string> cores;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed)) continue;
-    std::ifstream siblings("/sys/devices/system/cpu/cpu" + std::to_string(cpu) +
-                           "/topology/thread_siblings_list");
-    std::string line;
-    if (!std::getline(siblings, line)) line = std::to_string(cpu);
-    cores.insert(line);
-  }
-  int count = cores.empty() ? 1 : static_cast<int>(cores.size());
-  // A container's CPU quota (cgroup v2): "max 100000" or "200000 100000".
-  std::ifstream quota("/sys/fs/cgroup/cpu.max");
-  std::string limit;
-  double period = 0;
-  if (quota >> limit >> period && limit != "max" && period > 0) {
-    const int whole = static_cast<int>(std::stod(limit) / period);
-    if (whole >= 1 && whole < count) count = whole;
-  }
-  return count;
 }
 
 }  // namespace quern

@@ -14,7 +14,10 @@ namespace quern {
 /// do get a core. Workers spin briefly for the next job, then sleep, so that an idle server costs nothing.
 class ThreadPool {
  public:
-  /// threads ≥ 1, the caller included; at most 1024.
+  static constexpr int kMostThreads = 1024;
+
+  /// threads ≥ 1, the caller included; at most kMostThreads. size() is less where the system does not give as
+  /// many.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -58,8 +61,5 @@ class ThreadPool {
   struct State;
   std::unique_ptr<State> state_;
 };
-
-/// Physical cores that this process may use (affinity and cgroup limits respected); at least 1.
-int physical_cores();
 
 }  // namespace quern

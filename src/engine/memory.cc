@@ -3,59 +3,11 @@
 #include <malloc.h>
 
 #include <algorithm>
-#include <fstream>
 #include <limits>
-#include <optional>
-#include <string>
+
+#include "core/system.h"
 
 namespace quern {
-namespace {
-
-constexpr uint64_t kUnlimited = std::numeric_limits<uint64_t>::max();
-
-/// The number after `key` in a file of "key number" lines; `key` empty: the file's first word ("max":
-/// unlimited).
-std::optional<uint64_t> read_number(const char* path, const std::string& key = {}) {
-  std::ifstream file(path);
-  std::string word;
-  while (file >> word) {
-    if (!key.empty() && word != key) continue;
-    if (!key.empty() && !(file >> word)) return std::nullopt;
-    if (word == "max") return kUnlimited;
-    try {
-      return std::stoull(word);
-    } catch (const std::exception&) {
-      return std::nullopt;
-    }
-  }
-  return std::nullopt;
-}
-
-/// What a control group leaves; pages of files that can be dropped count as free.
-std::optional<uint64_t> group_memory(const char* limit_path, const char* usage_path, const char* stat_path,
-                                     const char* droppable_key) {
-  const auto limit = read_number(limit_path), usage = read_number(usage_path);
-  if (!limit || !usage || *limit >= kUnlimited / 4) return std::nullopt;
-  const uint64_t droppable = std::min(read_number(stat_path, droppable_key).value_or(0), *usage);
-  const uint64_t used = *usage - droppable;
-  return used < *limit ? *limit - used : 0;
-}
-
-}  // namespace
-
-uint64_t available_memory() {
-  uint64_t bytes = kUnlimited;
-  if (const auto kib = read_number("/proc/meminfo", "MemAvailable:")) bytes = *kib * 1024;
-  // Version 2 and version 1 of Linux control groups, as seen from inside a container.
-  const auto v2 = group_memory("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current",
-                               "/sys/fs/cgroup/memory.stat", "inactive_file");
-  const auto v1 = group_memory("/sys/fs/cgroup/memory/memory.limit_in_bytes",
-                               "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-                               "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file");
-  bytes = std::min({bytes, v2.value_or(kUnlimited), v1.value_or(kUnlimited)});
-  return bytes == kUnlimited ? uint64_t{4} << 30 : bytes;  // nothing says: a careful guess
-}
-
 uint64_t available_memory(const Backend& backend) {
   const auto device = backend.memory();
   return device ? device->free : available_memory();

@@ -8,12 +8,8 @@
 
 namespace quern {
 
-/// Bytes that this process can still take without swapping, its control group's limit respected; page cache
-/// counts as free.
-uint64_t available_memory();
-
 /// What is free where a backend's weights and caches go: on the device, or, when it has no memory of its own,
-/// available_memory().
+/// on the machine (core/system.h).
 uint64_t available_memory(const Backend& backend);
 
 /// Gives back to the system what was freed but is kept by the allocator for later.

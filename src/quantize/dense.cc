@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/isa.h"
+#include "core/system.h"
 
 namespace quern {
 namespace {

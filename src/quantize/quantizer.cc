@@ -18,6 +18,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "core/system.h"
 #include "core/thread_pool.h"
 #include "formats/gguf.h"
 #include "models/model.h"

@@ -6,6 +6,7 @@
 #include <memory>
 #include <numbers>
 
+#include "core/system.h"
 #include "core/thread_pool.h"
 #include "formats/gguf.h"
 #include "make_model/vocabulary.h"

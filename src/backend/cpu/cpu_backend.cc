@@ -9,6 +9,7 @@
 #include "backend/cpu/attention.h"
 #include "backend/cpu/check_grouped.h"
 #include "core/check.h"
+#include "core/system.h"
 #include "quant/stored.h"
 
 namespace quern::cpu {
@@ -232,7 +233,12 @@ namespace quern {
 Result<std::unique_ptr<Backend>> make_cpu_backend(const CpuOptions& options) {
   QUERN_TRY(const cpu::Kernels* kernels, cpu::choose_kernels(options.isa));
   const int threads = options.threads > 0 ? options.threads : physical_cores();
-  return std::make_unique<cpu::CpuBackend>(*kernels, threads, options.keep_packed);
+  auto backend = std::make_unique<cpu::CpuBackend>(*kernels, threads, options.keep_packed);
+  if (backend->threads() < std::min(threads, ThreadPool::kMostThreads))
+    return fail(ErrorCode::resource_exhausted,
+                "LLM_THREADS: {}: the system gives only {}: set fewer, or raise the limit on processes",
+                threads, backend->threads());
+  return backend;
 }
 
 }  // namespace quern

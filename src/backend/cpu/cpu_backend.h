@@ -47,6 +47,7 @@ class CpuBackend final : public Backend {
   /// `keep_packed` as in CpuOptions.
   CpuBackend(const Kernels& kernels, int threads, bool keep_packed);
 
+  int threads() const { return pool_.size(); }
   std::string_view name() const override { return "cpu"; }
   std::string description() const override;
 

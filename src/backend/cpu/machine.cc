@@ -8,13 +8,20 @@
 
 #include "backend/cpu/kernels.h"
 #include "core/buffer.h"
+#include "core/system.h"
 #include "core/thread_pool.h"
 
 namespace quern {
 namespace {
 
 constexpr int kTries = 5;
-constexpr int64_t kReadBytes = int64_t{256} << 20;  // per thread: well beyond any share of a cache
+
+/// What each thread reads: well beyond any share of a cache, and little beside the memory there is.
+int64_t read_bytes(int threads) {
+  constexpr int64_t kMost = int64_t{256} << 20, kAll = int64_t{4} << 30, kUnit = int64_t{1} << 20;
+  const auto quarter = static_cast<int64_t>(std::min<uint64_t>(available_memory() / 4, kAll));
+  return std::clamp(quarter / threads / kUnit * kUnit, kUnit, kMost);
+}
 
 double seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -84,6 +91,7 @@ struct Machine::Parts {
   ThreadPool pool;
   std::string cpu;
   Buffer buffer;
+  int64_t bytes = 0;  // of it, for each thread
   int64_t rounds = 0;
   Parts(const cpu::Kernels& k, int threads) : kernels(k), pool(threads), cpu(cpu_name()) {}
 };
@@ -96,9 +104,13 @@ Result<Machine> Machine::open(int threads) {
   QUERN_TRY(const cpu::Kernels* kernels, cpu::choose_kernels(""));
   auto parts = std::make_unique<Parts>(*kernels, threads > 0 ? threads : physical_cores());
   ThreadPool& pool = parts->pool;
-  QUERN_TRY(parts->buffer, Buffer::allocate(static_cast<size_t>(kReadBytes * pool.size())));
+  const int64_t bytes = parts->bytes = read_bytes(pool.size());
+  auto buffer = Buffer::allocate(static_cast<size_t>(bytes * pool.size()));
+  if (!buffer)
+    return fail(buffer.error().code, "bench: no memory to measure reading with: {}", buffer.error().message);
+  parts->buffer = *std::move(buffer);
   pool.for_parts(pool.size(), [&](int, int64_t part) {
-    std::memset(parts->buffer.data() + part * kReadBytes, 1, kReadBytes);
+    std::memset(parts->buffer.data() + part * bytes, 1, static_cast<size_t>(bytes));
   });
   parts->rounds = rounds_to_measure(*kernels);
   return Machine(std::move(parts));
@@ -108,7 +120,7 @@ MachineLimits Machine::measure() {
   return {.cpu = parts_->cpu,
           .isa = std::string(parts_->kernels.name),
           .threads = parts_->pool.size(),
-          .read_gb_s = measure_read(parts_->kernels, parts_->pool, parts_->buffer, kReadBytes),
+          .read_gb_s = measure_read(parts_->kernels, parts_->pool, parts_->buffer, parts_->bytes),
           .int8_gops = measure_int8(parts_->kernels, parts_->pool, parts_->rounds)};
 }
 

@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <system_error>
 
 #include "backend/cpu/weight.h"
 
@@ -11,7 +12,11 @@ namespace quern::cpu {
 void Packer::add(CpuWeight* weight) {
   const std::lock_guard lock(mutex_);
   queue_.push_back(weight);
-  if (!thread_.joinable()) thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
+  try {
+    if (!thread_.joinable()) thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
+  } catch (const std::system_error&) {
+    // A limit on processes: steps pack what they use.
+  }
   changed_.notify_all();
 }
 
@@ -25,7 +30,7 @@ void Packer::remove(CpuWeight* weight) {
 
 void Packer::wait_until_idle() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return queue_.empty() && current_ == nullptr; });
+  changed_.wait(lock, [&] { return !thread_.joinable() || (queue_.empty() && current_ == nullptr); });
 }
 
 void Packer::run(const std::stop_token& stop) {

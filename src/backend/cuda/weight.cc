@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "core/buffer.h"
+#include "core/system.h"
 #include "core/thread_pool.h"
 
 namespace quern::cuda {
