@@ -1,4 +1,5 @@
 // quern inspect: what a model is, and what it needs.
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "fetch_model.h"
@@ -24,6 +25,15 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return text;
 }
 
+/// What serving it takes on the CPU, with one sequence of `context` tokens.
+uint64_t memory_needed(const WeightSource& source, int64_t context) {
+  const auto backend = make_cpu_backend({.threads = 1});
+  if (!backend) return 0;
+  const EngineOptions engine{.max_running = 1, .context = context};
+  const auto plan = plan_memory(**backend, source, engine, std::numeric_limits<int64_t>::max(), 1);
+  return plan ? plan->total() : 0;
+}
+
 nlohmann::ordered_json as_json(const WeightSource& source, const std::string& name,
                                const ModelSummary& summary, bool tensors) {
   nlohmann::ordered_json report = {{"file", name},
@@ -43,7 +53,7 @@ nlohmann::ordered_json as_json(const WeightSource& source, const std::string& na
     report["head_dim"] = c.head_dim;
     report["vocabulary"] = c.vocab;
     report["kv_bytes_per_token"] = summary.kv_bytes_per_token;
-    report["memory_needed"] = summary.memory_needed(c.context);
+    report["memory_needed"] = memory_needed(source, c.context);
   } else {
     report["problem"] = summary.problem;
   }
@@ -84,7 +94,7 @@ void print_text(const WeightSource& source, const std::string& name, const Model
     print_line("context", fmt::format("{} tokens", c.context));
     for (const int64_t context : {int64_t{4096}, c.context}) {
       if (context > c.context || (context == 4096 && c.context == 4096)) continue;
-      print_line("memory", fmt::format("{} with a context of {}", human_bytes(summary.memory_needed(context)),
+      print_line("memory", fmt::format("{} with a context of {}", human_bytes(memory_needed(source, context)),
                                        context));
     }
   } else {

@@ -1,5 +1,6 @@
 #include "isq.h"
 
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 
@@ -20,7 +21,7 @@ void log_quantized(const Config& config, const std::string& id, const WeightSour
                           {"type", config.isq_type},
                           {"bytes", result.bytes()},
                           {"encode_seconds", fmt::format("{:.1f}", encode_seconds)},
-                          {"seconds", fmt::format("{:.1f}", seconds)}});
+                          {"seconds", std::round(seconds * 10) / 10}});
 }
 
 /// Into the cache, where it stays.

@@ -4,6 +4,8 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
+#include <new>
+#include <system_error>
 
 #include "command.h"
 #include "hub_command.h"
@@ -41,12 +43,22 @@ int main(int argc, char** argv) {
     const auto chosen = app.get_subcommands();
     const std::string help =
         chosen.empty() ? "quern --help" : "quern " + chosen.front()->get_name() + " --help";
-    fmt::print(stderr, "error: {}: see {}\n", error.what(), help);
+    if (chosen.empty() && argv[1][0] != '-')
+      fmt::print(stderr, "error: {}: no such command: see {}\n", argv[1], help);
+    else
+      fmt::print(stderr, "error: {}: see {}\n", error.what(), help);
     return kUsage;
   }
   try {
     return action();
-  } catch (const std::exception& failure) {  // memory that is not there, a file system that is in the way
+  } catch (const std::bad_alloc&) {
+    return report({ErrorCode::resource_exhausted, "out of memory: use a smaller model, or make room"});
+  } catch (const std::system_error& failure) {
+    if (failure.code() != std::errc::resource_unavailable_try_again)
+      return report({ErrorCode::internal, failure.what()});
+    return report({ErrorCode::resource_exhausted,
+                   "cannot start a thread: raise the limit on processes (ulimit -u, TasksMax, pids.max)"});
+  } catch (const std::exception& failure) {
     return report({ErrorCode::internal, failure.what()});
   }
 }

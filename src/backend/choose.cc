@@ -36,7 +36,7 @@ Result<std::unique_ptr<Backend>> choose_backend(std::string_view spec, const Bac
     if (!cuda) return fail(cuda.error().code, "LLM_DEVICE: {}", cuda.error().message);
     return cuda;
   }
-  if (spec == "vulkan")
+  if (spec == "vulkan" || spec.starts_with("vulkan:"))
     return fail(ErrorCode::unsupported, "LLM_DEVICE: {}: this build has no such backend; use cpu or auto",
                 spec);
   return fail(ErrorCode::invalid_argument,

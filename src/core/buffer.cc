@@ -17,9 +17,9 @@ Result<Buffer> Buffer::allocate(size_t bytes) {
   const bool huge = bytes >= kHugePage;
   if (bytes > SIZE_MAX - 2 * kHugePage)
     return fail(ErrorCode::resource_exhausted, "cannot allocate {} bytes", bytes);
-  // The last page is a huge one, too, where that does not take an eighth more memory.
+  // The last page is a huge one, too, where that takes next to no memory beyond what is counted.
   const size_t rounded = round_up(bytes, kHugePage);
-  const size_t mapped = huge && rounded - bytes <= bytes / 8 ? rounded : round_up(bytes, kPage);
+  const size_t mapped = huge && rounded - bytes <= bytes / 64 ? rounded : round_up(bytes, kPage);
   // Over-map by one huge page so that the start can be aligned, then give the ends back.
   const size_t reach = huge ? mapped + kHugePage : mapped;
   void* raw = mmap(nullptr, reach, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -66,7 +66,12 @@ Result<> write_whole_file(const fs::path& path, const fs::path& temporary, std::
       }
       done += static_cast<size_t>(n);
     }
-    fsync(file.get());
+    // Some file systems tell only now that there was no room.
+    if (fsync(file.get()) != 0) {
+      const int error = errno;
+      unlink(temporary.c_str());
+      return io_error(temporary, "write", error);
+    }
   }
   if (rename(temporary.c_str(), path.c_str()) != 0) {
     const int error = errno;
@@ -78,7 +83,7 @@ Result<> write_whole_file(const fs::path& path, const fs::path& temporary, std::
 }
 
 void sync_folder(const fs::path& folder) {
-  const Descriptor directory(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const Descriptor directory(open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (directory) fsync(directory.get());
 }
 

@@ -3,6 +3,7 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <memory>
 
 namespace quern::log {
@@ -41,32 +42,60 @@ spdlog::logger& logger() {
   return *instance;
 }
 
+/// How many bytes of `text` at `at` are one character of UTF-8 that a terminal only shows; 0: none.
+size_t shown(std::string_view text, size_t at) {
+  const auto byte = [&](size_t i) {
+    return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0u;
+  };
+  const unsigned first = byte(0);
+  if (first < 0x80) return first >= 0x20 && first != 0x7f ? 1 : 0;
+  const size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+  uint32_t code = first & (0xff >> (length + 1));
+  for (size_t i = 1; i < length; ++i) {
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+    code = code << 6 | (byte(i) & 0x3f);
+  }
+  constexpr uint32_t kLeast[] = {0, 0, 0xa0, 0x800, 0x10000};  // below 0xa0: controls
+  const bool valid = first >= 0xc2 && first < 0xf5 && code >= kLeast[length] && code <= 0x10ffff &&
+                     (code < 0xd800 || code > 0xdfff);
+  return valid ? length : 0;
+}
+
+/// add(character, whether a terminal only shows it), byte by byte where it is no UTF-8.
+template <typename Add>
+void for_characters(std::string_view text, const Add& add) {
+  for (size_t i = 0; i < text.size();) {
+    const size_t length = shown(text, i);
+    add(text.substr(i, std::max<size_t>(length, 1)), length > 0);
+    i += std::max<size_t>(length, 1);
+  }
+}
+
+constexpr std::string_view kReplacement = "\uFFFD";
+bool ascii(std::string_view character) { return static_cast<unsigned char>(character.front()) < 0x80; }
+
+/// A name or an answer must break neither the line nor the terminal.
+void append_clean(std::string& out, std::string_view text) {
+  for_characters(text, [&](std::string_view character, bool shown) {
+    if (shown)
+      out += character;
+    else
+      out += ascii(character) ? " " : kReplacement;
+  });
+}
+
 void append_json_string(std::string& out, std::string_view text) {
   out += '"';
-  for (const char c : text) {
-    switch (c) {
-      case '"':
-        out += "\\\"";
-        break;
-      case '\\':
-        out += "\\\\";
-        break;
-      case '\n':
-        out += "\\n";
-        break;
-      case '\t':
-        out += "\\t";
-        break;
-      case '\r':
-        out += "\\r";
-        break;
-      default:
-        if (static_cast<unsigned char>(c) < 0x20)
-          out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
-        else
-          out += c;
+  for_characters(text, [&](std::string_view character, bool shown) {
+    if (shown) {
+      if (character == "\"" || character == "\\") out += '\\';
+      out += character;
+    } else if (ascii(character)) {
+      out += fmt::format("\\u{:04x}", static_cast<unsigned>(character.front()));
+    } else {
+      out += kReplacement;
     }
-  }
+  });
   out += '"';
 }
 
@@ -97,13 +126,12 @@ void write(Level level, std::string_view message, std::initializer_list<Field> f
         line += field.text;
     }
   } else {
-    line = message;
+    append_clean(line, message);
     for (const Field& field : fields) {
       line += "  ";
       line += field.name;
       line += '=';
-      // A control character in a value must not break the line or the terminal.
-      for (const char c : field.text) line += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+      append_clean(line, field.text);
     }
   }
   logger().log(to_spdlog(level), "{}", line);

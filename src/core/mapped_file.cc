@@ -86,7 +86,7 @@ MappedFile::Guard* MappedFile::guard(const std::byte* data, size_t size) {
 Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
   MappedFile file;
   file.path_ = path.string();
-  file.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  file.fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe would wait for its writer
   if (file.fd_ < 0) {
     const auto code = errno == ENOENT ? ErrorCode::not_found : ErrorCode::io;
     return fail(code, "{}: cannot open: {}", path.string(), std::strerror(errno));

@@ -1,6 +1,7 @@
 // Everything that a served model is made of, put together.
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <utility>
 
 #include "core/log.h"
@@ -67,7 +68,7 @@ constexpr int64_t kSharedContext = 4096;
 
 void log_ready(const ServedModel& model, double seconds) {
   log::info("model ready", {{"model", model.id},
-                            {"seconds", fmt::format("{:.2f}", seconds)},
+                            {"seconds", std::round(seconds * 100) / 100},
                             {"architecture", model.architecture},
                             {"quantization", model.quantization},
                             {"bytes", model.bytes},

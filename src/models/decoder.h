@@ -76,7 +76,7 @@ class Decoder final : public Model {
 
  private:
   Result<> check(const ForwardBatch& batch, const KvCache& cache, std::span<float> logits) const;
-  /// Attention of one layer up to the heads' outputs; false when nothing further is wanted of the rows.
+  /// Attention of one layer up to the heads' outputs.
   void run_attention(const DecoderLayer& layer, const ForwardBatch& batch, KvLayer cache, const KvShape& kv);
   void run_feed_forward(const DecoderLayer& layer);
   /// Leaves only the rows whose logits are wanted.

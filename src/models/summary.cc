@@ -54,11 +54,6 @@ std::string quantization_name(const WeightSource& source) {
   return most->name;
 }
 
-uint64_t ModelSummary::memory_needed(int64_t context) const {
-  const int64_t tokens = context > 0 ? context : (config ? config->context : 0);
-  return bytes + kv_bytes_per_token * static_cast<uint64_t>(tokens);
-}
-
 ModelSummary summarize_model(const WeightSource& source) {
   ModelSummary s;
   if (const auto* architecture = source.metadata().string("general.architecture"))

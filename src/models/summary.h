@@ -30,9 +30,6 @@ struct ModelSummary {
   std::string problem;
   /// Memory of an f16 key/value cache for one token; 0 without a config.
   uint64_t kv_bytes_per_token = 0;
-
-  /// Weights and an f16 cache for `context` tokens (0: the model's own).
-  uint64_t memory_needed(int64_t context) const;
 };
 
 ModelSummary summarize_model(const WeightSource& source);

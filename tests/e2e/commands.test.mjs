@@ -20,7 +20,7 @@ test("no command and a wrong one are wrong usage", () => {
   assert.equal(run([]).status, 2);
   const wrong = run(["serv"]);
   assert.equal(wrong.status, 2);
-  assert.match(wrong.err, /^error: .*\n$/);
+  assert.equal(wrong.err, "error: serv: no such command: see quern --help\n");
   assert.equal(run(["bench", "--batch", "none", model]).status, 2);
   for (const command of ["serve", "run", "inspect", "tokenize", "bench", "perplexity"]) assert.equal(run([command, "--help"]).status, 0, command);
 });
@@ -66,6 +66,21 @@ test("bench reports both phases", () => {
   assert.ok(machine.read_gb_s > 0 && machine.int8_gops > 0 && machine.threads >= 1);
   assert.deepEqual(results.map((r) => [r.phase, r.batch]), [["prefill", 1], ["decode", 1], ["decode", 3]]);
   assert.ok(results.every((r) => r.tokens_per_second > 0));
+});
+
+test("inspect says how much memory a model needs", () => {
+  const { memory_needed, context } = JSON.parse(run(["inspect", model, "--json"]).out);
+  const ask = (limit) => run(["run", model, "-p", "Hello", "-n", "4", "--device", "cpu"], "",
+    { LLM_MEMORY_LIMIT: String(limit), LLM_CONTEXT_SIZE: String(context) });
+  assert.equal(ask(memory_needed).status, 0);
+  assert.equal(ask(Math.floor(memory_needed / 3)).status, 1);
+});
+
+test("threads that the system does not give are an error, not a hang", () => {
+  const done = spawnSync("bash", ["-c", 'ulimit -v 3000000; exec "$0" run quern/guide -p hi -t 1000', quern],
+    { encoding: "utf8", timeout: 60_000, cwd: scratch("."), env: { PATH: process.env.PATH, HOME: scratch(".") } });
+  assert.equal(done.status, 1, done.stderr);
+  assert.match(done.stderr, /^error: LLM_THREADS: 1000: the system gives only \d+: [^\n]*\n$/);
 });
 
 test("run takes the same settings as serve", () => {

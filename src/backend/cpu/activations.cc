@@ -74,6 +74,11 @@ void Activations::quantize(const Kernels& kernels, ThreadPool& pool, Tensor in, 
   panel_count_ = places_.size();
   lay_out(in.cols, needs);
   grow(rows_, static_cast<size_t>(pool.size()));
+  // Here, where running out of memory is one failed step, and not on the pool's threads.
+  for (size_t i = 0; i < codes_count_; ++i) {
+    if (codes_[i].order == nullptr) continue;
+    for (std::vector<float>& row : rows_) grow(row, codes_[i].order->source.size());
+  }
   pool.for_parts(static_cast<int64_t>(panel_count_), [&](int thread, int64_t p) {
     const Place place = places_[static_cast<size_t>(p)];
     for (size_t i = 0; i < codes_count_; ++i)

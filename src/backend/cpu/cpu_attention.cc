@@ -171,6 +171,8 @@ void CpuBackend::attention(Tensor out, Tensor q, KvLayer layer, const KvShape& k
       }
     }
   }
+  // Here, where running out of memory is one failed step, and not on the pool's threads.
+  for (int t = 0; t < pool_.size(); ++t) scratch(t, attention_scratch(layout));
   const auto run = [&](std::span<const AttentionTask> some) {
     pool_.for_parts(std::ssize(some), [&](int thread, int64_t i) {
       kernels_.attention(some[static_cast<size_t>(i)], scratch(thread, attention_scratch(layout)));

@@ -116,12 +116,14 @@ void CpuBackend::multiply_floats(const Product& product, int64_t first, int64_t 
 void CpuBackend::run_products(std::span<Product> products) {
   int64_t tiles = 0;
   for (Product& p : products) {
-    tiles += tile_count(p.weight->rows);
-    if (!p.weight->layout()) continue;
-    p.tiles = p.weight->tiles(p.expert);
-    if (p.tiles != nullptr) continue;
+    const int64_t count = tile_count(p.weight->rows), columns = p.out.rows;
+    tiles += count;
+    if (p.weight->layout()) p.tiles = p.weight->tiles(p.expert);
     // Here, where running out of memory is one failed step, and not on the pool's threads.
-    for (int t = 0; t < pool_.size(); ++t) tile_scratch(t, p.weight->layout()->tile_bytes());
+    for (int t = 0; t < pool_.size(); ++t) {
+      scratch(t, std::min(count, tiles_at_once(columns)) * columns * kTileRows);
+      if (p.weight->layout() && p.tiles == nullptr) tile_scratch(t, p.weight->layout()->tile_bytes());
+    }
   }
   for (Product& p : products)
     if (p.weight->layout() && p.tiles == nullptr && p.weight->met(p.expert) &&

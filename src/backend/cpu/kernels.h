@@ -20,7 +20,7 @@ struct Panel {
   const int8_t* codes;
   const float* scale;       // dx
   const float* scaled_sum;  // dx · Σ xq of the group; null when the weight has no minimums
-  const int32_t* start;     // (bias − zero) · Σ xq of the group; see Kernels::code_bias
+  const int32_t* start;     // (bias − zero) · Σ xq of the group; see Kernels::code_bias8
   int width;                // 1, 2, 4 or 8
 };
 
@@ -47,7 +47,7 @@ struct FloatTile {
   float* acc;  // out: [columns][16]
 };
 
-/// One KV head of one sequence for a few of its rows. Cache layout: see kv_layout.h.
+/// One KV head of one sequence for a few of its rows. Cache layout: see attention.h.
 struct AttentionTask;
 /// A tile of codes, scales and zero points that lie in tensors of their own: see grouped.h.
 struct PackGrouped;
