@@ -41,7 +41,13 @@ boost_package() {
   fi
 }
 
-need_build_packages() { need_packages "${BUILD_PACKAGES[@]}" "$(boost_package)"; }
+need_build_packages() {
+  need_packages "${BUILD_PACKAGES[@]}" "$(boost_package)"
+  local cmake
+  cmake=$(cmake --version | sed -n 's/^cmake version //p')
+  [ "$(printf '%s\n' 3.25 "$cmake" | sort -V | head -1)" = 3.25 ] ||
+    die "CMake is $cmake, and Quern needs 3.25 or newer: use Debian 12, Ubuntu 24.04 or newer, or install a newer CMake"
+}
 
 # build PRESET [TARGET…]: configures once, then builds what changed; quiet when that is little.
 build() {
