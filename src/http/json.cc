@@ -1,5 +1,6 @@
 #include "http/json.h"
 
+#include <array>
 #include <cmath>
 
 namespace quern {
@@ -7,11 +8,16 @@ namespace {
 
 constexpr int kMaxDepth = 64;
 constexpr size_t kMaxValues = 2'000'000;
+/// A new member is compared with all that its object has, so that an object costs the square of its size:
+/// each is bounded, and all of them together to what the largest one costs.
+constexpr size_t kMaxMembers = 4096;
+constexpr size_t kMaxComparisons = kMaxMembers * kMaxMembers / 2;
 
-/// Depth and number of values, from the text alone.
-std::optional<std::string> too_complex(std::string_view text) {
+/// Depth, number of values and size of objects, from the text alone. Adds to `comparisons`.
+std::optional<std::string> too_complex(std::string_view text, size_t& comparisons) {
   int depth = 0;
   size_t values = 0;
+  std::array<size_t, kMaxDepth + 1> members{};  // of the open objects, by depth
   bool quoted = false;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
@@ -24,9 +30,17 @@ std::optional<std::string> too_complex(std::string_view text) {
     }
     if (c == '"') quoted = true;
     if (c == ',' || c == '[' || c == '{') ++values;
-    if (c == '[' || c == '{') ++depth;
-    if (c == ']' || c == '}') --depth;
-    if (depth > kMaxDepth) return fmt::format("nested deeper than {} levels", kMaxDepth);
+    if (c == '[' || c == '{') {
+      if (++depth > kMaxDepth) return fmt::format("nested deeper than {} levels", kMaxDepth);
+      members[static_cast<size_t>(depth)] = 0;
+    }
+    if ((c == ']' || c == '}') && depth > 0) --depth;  // below 0 it is no JSON, as the parser will find
+    if (c == ':') {
+      size_t& count = members[static_cast<size_t>(depth)];
+      comparisons += count++;
+      if (count > kMaxMembers) return fmt::format("an object has more than {} members", kMaxMembers);
+      if (comparisons > kMaxComparisons) return "too many objects with too many members";
+    }
   }
   if (values > kMaxValues) return fmt::format("more than {} values", kMaxValues);
   return std::nullopt;
@@ -130,8 +144,9 @@ std::string_view kind_of(const Json& value) {
   return "null";
 }
 
-Parsed<Json> parse_json(std::string_view text) {
-  if (const auto complaint = too_complex(text))
+Parsed<Json> parse_json(std::string_view text, size_t* spent) {
+  size_t own = 0;
+  if (const auto complaint = too_complex(text, spent != nullptr ? *spent : own))
     return fail(ApiError{ApiErrorKind::bad_request, "the body is not acceptable JSON: " + *complaint});
   try {
     return Json::parse(text);
@@ -187,7 +202,8 @@ std::optional<double> Body::number(std::string_view name) const {
   return value->get<double>();
 }
 
-Parsed<std::vector<std::string>> string_list(const Body& body, std::string_view name, size_t most) {
+Parsed<std::vector<std::string>> string_list(const Body& body, std::string_view name, size_t most,
+                                             size_t longest) {
   std::vector<std::string> list;
   const Json* value = body.find(name);
   if (value == nullptr) return list;
@@ -204,8 +220,12 @@ Parsed<std::vector<std::string>> string_list(const Body& body, std::string_view 
       list.push_back(item.get<std::string>());
     }
   }
-  for (const auto& item : list)
+  for (const auto& item : list) {
     if (item.empty()) return bad_field(name, "must not hold an empty string");
+    if (item.size() > longest)
+      return bad_field(name,
+                       fmt::format("has a string of {} bytes, at most {} are allowed", item.size(), longest));
+  }
   return list;
 }
 

@@ -21,9 +21,10 @@ std::string dump(const Json& value);
 /// A value as it may stand in a message: compact and short.
 std::string shown(const Json& value);
 
-/// Errors say where. Depth and number of values are bounded, so that a small text cannot become large memory
-/// or deep recursion.
-Parsed<Json> parse_json(std::string_view text);
+/// Errors say where. Depth, number of values and size of objects are bounded, so that a small text cannot
+/// become large memory, deep recursion or long work. `spent`: of several texts from one request; 0 at first,
+/// so that their objects are bounded together.
+Parsed<Json> parse_json(std::string_view text, size_t* spent = nullptr);
 
 /// What a field of a request body may be.
 struct FieldSpec {
@@ -56,8 +57,10 @@ class Body {
   Json value_;
 };
 
-/// A string, or an array of strings none of which is empty; absent gives none.
-Parsed<std::vector<std::string>> string_list(const Body& body, std::string_view name, size_t most);
+/// A string, or an array of strings, `most` of them, none empty or longer than `longest` bytes; absent gives
+/// none.
+Parsed<std::vector<std::string>> string_list(const Body& body, std::string_view name, size_t most,
+                                             size_t longest);
 /// An array of token ids below `vocab`; `field` is its name in messages.
 Parsed<std::vector<int32_t>> token_list(const Json& value, const std::string& field, int32_t vocab);
 

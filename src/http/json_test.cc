@@ -37,6 +37,27 @@ TEST(Json, HostileTextsAreErrors) {
       "\"brackets in a string [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\""));
 }
 
+/// A member is compared with all before it.
+TEST(Json, ObjectsAreBounded) {
+  const auto object = [](int members) {
+    std::string text = "{";
+    for (int i = 0; i < members; ++i) text += fmt::format("{}\"{}\":{{}}", i > 0 ? "," : "", i);
+    return text + "}";
+  };
+  EXPECT_TRUE(parse_json(object(4096)));
+  EXPECT_NE(complaint(object(4097)).find("an object has more than 4096 members"), std::string::npos);
+  EXPECT_NE(complaint(R"({"a":[)" + object(4097) + "]}").find("more than 4096 members"), std::string::npos);
+  EXPECT_NE(complaint("[" + object(4000) + "," + object(4000) + "]").find("too many objects"),
+            std::string::npos);
+  std::string many = "[";
+  for (int i = 0; i < 10000; ++i) many += R"({"a":1,"b":{"c":":::","d":[]}},)";
+  EXPECT_TRUE(parse_json(many + "{}]"));
+  size_t spent = 0;
+  EXPECT_TRUE(parse_json(object(4000), &spent));
+  EXPECT_FALSE(parse_json(object(4000), &spent)) << "several texts of one request count together";
+  for (const char* text : {":::", "}}}:{", "]:", "[:]"}) complaint(text);
+}
+
 TEST(Json, DumpNeverFails) {
   EXPECT_EQ(dump(Json("a\xff")), "\"a\xef\xbf\xbd\"");
   EXPECT_EQ(shown(Json(std::string(200, 'x'))).size(), 57 + std::string("…").size());

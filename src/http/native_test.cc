@@ -122,6 +122,22 @@ TEST(Native, BadRequestsNameTheField) {
       error("/api/generate", {{"prompt", "x"}, {"stop", {1}}}).starts_with("stop: must hold strings only"));
   EXPECT_TRUE(
       error("/api/generate", {{"prompt", "x"}, {"stop", ""}}).starts_with("stop: must not hold an empty"));
+  EXPECT_EQ(error("/api/generate", {{"prompt", "x"}, {"stop", {"a", std::string(1025, 'x')}}}),
+            "stop: has a string of 1025 bytes, at most 1024 are allowed");
+  EXPECT_EQ(
+      server.post("/api/generate", {{"prompt", "x"}, {"max_tokens", 1}, {"stop", std::string(1024, 'x')}})
+          .status,
+      200);
+  for (const Json& tokens :
+       std::vector<Json>{1e300, 9223372036854775808u, -4294967290, -1, 3.7, "x", 4294967296}) {
+    const Json text = {{"prompt", "x"}, {"max_completion_tokens", tokens}};
+    const Json chat = {{"messages", {{{"role", "user"}, {"content", "x"}}}},
+                       {"max_completion_tokens", tokens}};
+    for (const char* path : {"/api/generate", "/api/completions"})
+      EXPECT_TRUE(error(path, text).starts_with("max_completion_tokens: must be an integer between 0 and "));
+    EXPECT_TRUE(error("/api/chat", chat).starts_with("max_completion_tokens: must be an integer"));
+    EXPECT_EQ(server.post("/v1/completions", text).json()["error"]["param"], "max_completion_tokens");
+  }
   EXPECT_TRUE(error("/api/generate", {{"prompt", "x"}, {"logit_bias", {{"x", 1}}}})
                   .starts_with("logit_bias: keys must be"));
   EXPECT_TRUE(error("/api/generate", {{"prompt", "x"}, {"logit_bias", {{"5", 101}}}})
@@ -152,6 +168,10 @@ TEST(Native, BadRequestsNameTheField) {
   EXPECT_NE(too_long.find("601 tokens"), std::string::npos) << too_long;
   EXPECT_NE(too_long.find("512"), std::string::npos) << too_long;
   EXPECT_NE(error("/api/generate/stream", greedy(std::string(8 << 20, 'x'))).find("at least"),
+            std::string::npos);
+  Json wide;
+  for (int i = 0; i < 5000; ++i) wide[std::to_string(i)] = i;
+  EXPECT_NE(error("/api/generate", {{"prompt", "x"}, {"unknown", wide}}).find("more than 4096 members"),
             std::string::npos);
   EXPECT_EQ(server.post_raw("/api/generate", "{\"prompt\": \"\xff\"}").status, 400);
   EXPECT_EQ(server.post("/api/generate", greedy("still there")).status, 200);

@@ -56,8 +56,8 @@ Parsed<std::string> join_parts(const Json& parts, const std::string& field) {
   return text;
 }
 
-/// OpenAI gives a call's arguments as JSON in a string; templates want the object.
-void open_arguments(Json& message) {
+/// OpenAI gives a call's arguments as JSON in a string; templates want the object. `spent` as in parse_json.
+void open_arguments(Json& message, size_t& spent) {
   const auto calls = message.find("tool_calls");
   if (calls == message.end() || !calls->is_array()) return;
   for (Json& call : *calls) {
@@ -66,12 +66,12 @@ void open_arguments(Json& message) {
     if (function == call.end() || !function->is_object()) continue;
     const auto arguments = function->find("arguments");
     if (arguments == function->end() || !arguments->is_string()) continue;
-    auto parsed = parse_json(arguments->get_ref<const std::string&>());
+    auto parsed = parse_json(arguments->get_ref<const std::string&>(), &spent);
     if (parsed && parsed->is_object()) *arguments = std::move(*parsed);
   }
 }
 
-Parsed<Json> read_message(const Json& given, const std::string& field, bool knows_developer) {
+Parsed<Json> read_message(const Json& given, const std::string& field, bool knows_developer, size_t& spent) {
   if (!given.is_object()) return bad_field(field, fmt::format("must be an object, got {}", shown(given)));
   Json message = given;
   const auto role = message.find("role");
@@ -88,7 +88,7 @@ Parsed<Json> read_message(const Json& given, const std::string& field, bool know
     return bad_field(field + ".content",
                      fmt::format("must be a string or an array of text parts, got {}", shown(*content)));
   }
-  open_arguments(message);
+  open_arguments(message, spent);
   return message;
 }
 
@@ -98,8 +98,9 @@ Parsed<Json> read_messages(const Body& body, bool knows_developer) {
     return bad_field("messages",
                      fmt::format("must be an array of at least one message, got {}", shown(given)));
   Json messages = Json::array();
+  size_t spent = 0;
   for (size_t i = 0; i < given.size(); ++i) {
-    QUERN_TRY(Json message, read_message(given[i], fmt::format("messages[{}]", i), knows_developer));
+    QUERN_TRY(Json message, read_message(given[i], fmt::format("messages[{}]", i), knows_developer, spent));
     messages.push_back(std::move(message));
   }
   return messages;

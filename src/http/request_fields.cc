@@ -11,13 +11,16 @@ namespace {
 using Kind = FieldSpec::Kind;
 
 constexpr size_t kMaxStops = 16;
+/// Each choice of an answer keeps several times this for each stop string.
+constexpr size_t kLongestStop = 1024;  // bytes
 constexpr size_t kMaxBiases = 1024;
 constexpr int kDefaultMaxTokens = 512;
 /// A text this long may be too long at a glance; below it, counting tokens is cheap enough.
 constexpr size_t kGlance = 1 << 20;
 
 constexpr std::string_view kStopSchema =
-    R"({"type": ["string", "array", "null"], "items": {"type": "string"}, "maxItems": 16})";
+    R"({"type": ["string", "array", "null"], "items": {"type": "string", "maxLength": 1024},
+        "maxLength": 1024, "maxItems": 16})";
 constexpr std::string_view kBiasSchema =
     R"({"type": ["object", "null"], "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}})";
 
@@ -67,7 +70,14 @@ const std::vector<FieldSpec>& table() {
        .about = "Longest answer; cut to LLM_MAX_TOKENS_LIMIT.",
        .least = 0,
        .most = 2147483647},
-      {.name = "stop", .about = "Texts that end the answer; never part of it.", .schema = kStopSchema},
+      {.name = "max_completion_tokens",
+       .kind = Kind::integer,
+       .about = "Wins over max_tokens.",
+       .least = 0,
+       .most = 2147483647},
+      {.name = "stop",
+       .about = "Texts of up to 1024 bytes that end the answer; never part of it.",
+       .schema = kStopSchema},
       {.name = "logit_bias",
        .kind = Kind::object,
        .about = "Token id → -100 … 100, added to its logit.",
@@ -173,7 +183,7 @@ Parsed<Request> read_request(App& app, const ServedModel& model, const Body& bod
   if (const auto k = body.integer("top_k")) s.top_k = static_cast<int32_t>(std::max<int64_t>(*k, 0));
   if (const auto seed = body.integer("seed")) s.seed = static_cast<uint64_t>(*seed);
   QUERN_TRY(s.logit_bias, read_bias(body, model.tokenizer->size()));
-  QUERN_TRY(request.stop, string_list(body, "stop", kMaxStops));
+  QUERN_TRY(request.stop, string_list(body, "stop", kMaxStops, kLongestStop));
   request.max_tokens = max_tokens(app.config, model, body);
   request.ignore_eos = body.flag("ignore_eos", false);
   request.special_text = !body.flag("skip_special_tokens", true);
