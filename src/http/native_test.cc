@@ -1,6 +1,8 @@
 // The native endpoints, their streams and the helpers.
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "http/test_server.h"
 
 namespace quern::testing {
@@ -221,6 +223,41 @@ TEST(Native, TokenizeInBothDialects) {
   const Json chat = {{"messages", {{{"role", "user"}, {"content", "a"}}}}};
   EXPECT_EQ(server.post("/tokenize", chat).json()["tokens"][0], 1);
   EXPECT_EQ(server.post("/tokenize", Json::object()).status, 400);
+}
+
+/// Most memory that this process has had since it was last asked, in bytes; 0 where the system does not tell.
+int64_t peak_memory() {
+  std::ifstream status("/proc/self/status");
+  int64_t kib = 0;
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("VmHWM:")) kib = std::stol(line.substr(6));
+  std::ofstream reset("/proc/self/clear_refs");
+  reset << 5 << std::flush;
+  return reset ? kib << 10 : 0;
+}
+
+TEST(Native, TokenizingALongText) {
+  TestServer server;
+  std::string text;
+  for (int i = 0; i < 100000; ++i) text += "a b ";
+  const std::string body = dump({{"content", text}, {"with_pieces", true}, {"return_token_strs", true}});
+  text = {};
+  peak_memory();
+  const int64_t before = peak_memory();
+  const Reply reply = server.post_raw("/tokenize", body);
+  const int64_t peak = peak_memory();
+  EXPECT_EQ(reply.status, 200);
+  EXPECT_TRUE(reply.body.starts_with(R"({"tokens":[{"id":)")) << reply.body.substr(0, 100);
+  const std::string counts = R"(],"count":400000,"max_model_len":512,"token_strs":["a","▁","b",)";
+  EXPECT_NE(reply.body.find(counts), std::string::npos);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  if (peak > 0) {
+    EXPECT_LT(peak - before, 100 << 20) << "a quarter of what one value for each token takes";
+  }
+#endif
+  const Reply refused = server.post("/tokenize", {{"content", std::string(8 << 20, 'x')}});
+  EXPECT_EQ(refused.status, 400) << "what no other endpoint would take";
+  EXPECT_NE(refused.json()["error"].get<std::string>().find("at least"), std::string::npos) << refused.body;
 }
 
 TEST(Native, TemplatesSeeToolsPartsAndMore) {

@@ -23,18 +23,33 @@ Json piece_of(const Tokenizer& tokenizer, int32_t token) {
   return numbers;
 }
 
+/// Appends a JSON array of what `text` makes of each token. As one Json value, the tokens of a long text
+/// would take hundreds of times the text's memory.
+template <class Text>
+void append_list(std::string& out, std::span<const int32_t> tokens, const Text& text) {
+  out += '[';
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (i > 0) out += ',';
+    out += text(tokens[i]);
+  }
+  out += ']';
+}
+
 Parsed<std::vector<int32_t>> tokens_of(const ServedModel& model, const Body& body) {
   if (body.find("messages") != nullptr) {
     QUERN_TRY(const std::string text, conversation_text(model, body));
+    QUERN_TRY_VOID(check_text(model, text));
     return encode_chat(model, text);
   }
   EncodeOptions options;
   options.parse_special = body.flag("parse_special", true);
   if (const auto content = body.string("content")) {  // llama.cpp's request
+    QUERN_TRY_VOID(check_text(model, *content));
     options.add_special = body.flag("add_special", body.flag("add_special_tokens", false));
     return model.tokenizer->encode(*content, options);
   }
   if (const auto prompt = body.string("prompt")) {  // vLLM's
+    QUERN_TRY_VOID(check_text(model, *prompt));
     options.add_special = body.flag("add_special_tokens", body.flag("add_special", true));
     return model.tokenizer->encode(*prompt, options);
   }
@@ -86,20 +101,21 @@ Parsed<Reply> tokenize(App& app, const HttpRequest& http) {
   QUERN_TRY(const Body body, Body::parse(http.body, tokenize_fields()));
   QUERN_TRY(const auto model, find_model(app, body.string("model")));
   QUERN_TRY(const auto tokens, tokens_of(*model, body));
-  Json list = Json::array();
-  for (const int32_t token : tokens) {
-    if (body.flag("with_pieces", false))
-      list.push_back({{"id", token}, {"piece", piece_of(*model->tokenizer, token)}});
-    else
-      list.push_back(token);
-  }
-  Json reply = {
-      {"tokens", std::move(list)}, {"count", tokens.size()}, {"max_model_len", model->engine->context()}};
+  const Tokenizer& tokenizer = *model->tokenizer;
+  std::string reply = R"({"tokens":)";
+  if (body.flag("with_pieces", false))
+    append_list(reply, tokens, [&](int32_t t) {
+      return dump({{"id", t}, {"piece", piece_of(tokenizer, t)}});
+    });
+  else
+    append_list(reply, tokens, [](int32_t t) { return std::to_string(t); });
+  reply += fmt::format(R"(,"count":{},"max_model_len":{})", tokens.size(), model->engine->context());
   if (body.flag("return_token_strs", false)) {
-    reply["token_strs"] = Json::array();
-    for (const int32_t token : tokens) reply["token_strs"].push_back(model->tokenizer->raw(token));
+    reply += R"(,"token_strs":)";
+    append_list(reply, tokens, [&](int32_t t) { return dump(tokenizer.raw(t)); });
   }
-  return HttpResponse::json(dump(reply));
+  reply += '}';
+  return HttpResponse::json(std::move(reply));
 }
 
 Parsed<Reply> detokenize(App& app, const HttpRequest& http) {
