@@ -260,6 +260,28 @@ TEST(Native, TokenizingALongText) {
   EXPECT_NE(refused.json()["error"].get<std::string>().find("at least"), std::string::npos) << refused.body;
 }
 
+TEST(Native, ToolCallsNeedNoContent) {
+  TestServer server({.models = {tiny_model("chat"), tiny_model("strict")}});
+  const Json call = {{"type", "function"}, {"function", {{"name", "f"}, {"arguments", "{}"}}}};
+  for (const bool absent : {false, true}) {
+    Json assistant = {{"role", "assistant"}, {"content", Json()}, {"tool_calls", Json::array({call})}};
+    if (absent) assistant.erase("content");
+    Json body = {{"model", tiny_model("strict")},
+                 {"messages",
+                  {{{"role", "user"}, {"content", "x"}},
+                   assistant,
+                   {{"role", "tool"}, {"content", "5"}, {"tool_call_id", "1"}}}}};
+    const Reply strict = server.post("/apply-template", body);
+    EXPECT_EQ(strict.status, 200) << strict.body;
+    EXPECT_EQ(strict.json().value("prompt", "?"), "[user]x[assistant]f[tool]5");
+    body["model"] = tiny_model("chat");
+    const std::string lenient = server.post("/apply-template", body).json().value("prompt", "?");
+    EXPECT_EQ(lenient, absent ? "<s>[user]x[assistant][tool]5[assistant]"
+                              : "<s>[user]x[assistant][none][tool]5[assistant]")
+        << "a template that takes it as it is gets it as it is";
+  }
+}
+
 TEST(Native, TemplatesSeeToolsPartsAndMore) {
   TestServer server;
   const auto render = [&](const Json& body) {

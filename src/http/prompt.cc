@@ -1,5 +1,7 @@
 #include "http/prompt.h"
 
+#include <algorithm>
+
 #include "engine/chat_prompt.h"
 #include "http/request_fields.h"
 
@@ -29,6 +31,12 @@ const std::vector<FieldSpec>& table() {
        .about = "More variables for the chat template."},
   };
   return fields;
+}
+
+/// Those with tool calls need none.
+bool lacks_content(const Json& message) {
+  const auto content = message.find("content");
+  return content == message.end() || content->is_null();
 }
 
 /// The parts of a content array as one text.
@@ -80,7 +88,7 @@ Parsed<Json> read_message(const Json& given, const std::string& field, bool know
   if (*role == "developer" && !knows_developer) *role = "system";  // OpenAI's newer name for it
   const auto content = message.find("content");
   const bool calls = message.contains("tool_calls") || message.contains("function_call");
-  if (content == message.end() || content->is_null()) {
+  if (lacks_content(message)) {
     if (!calls) return bad_field(field + ".content", "required, but missing");
   } else if (content->is_array()) {
     QUERN_TRY(*content, join_parts(*content, field + ".content"));
@@ -135,6 +143,13 @@ Parsed<std::string> conversation_text(const ServedModel& model, const Body& body
   QUERN_TRY(Json tools, read_tools(body));
   if (!tools.empty()) variables["tools"] = std::move(tools);
   variables["add_generation_prompt"] = body.flag("add_generation_prompt", true);
+  Json& messages = variables["messages"];
+  if (std::ranges::any_of(messages, lacks_content)) {
+    // Some templates ask whether there is content; those that append it whatever it is want a text.
+    if (auto text = render_chat(model, variables)) return std::move(*text);
+    for (Json& message : messages)
+      if (lacks_content(message)) message["content"] = "";
+  }
   auto text = render_chat(model, std::move(variables));
   if (text) return std::move(*text);
   ApiError error = to_api_error(text.error());

@@ -69,7 +69,8 @@ std::string post_text(const std::string& path, const std::string& body, const st
 /// Folder for this process's files, removed at exit.
 std::filesystem::path scratch();
 /// A llama of two layers over bytes and letters, written once as GGUF. `kind`: "chat" has a template and
-/// fill-in-the-middle tokens, "base" neither.
+/// fill-in-the-middle tokens, "base" neither; "strict" puts a space before the first word, and its template
+/// takes texts only.
 std::string tiny_model(const std::string& kind);
 /// A self-signed certificate and its key, as PEM files.
 std::pair<std::string, std::string> certificate();

@@ -27,7 +27,8 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-void add_vocabulary(Metadata& metadata, bool chat) {
+void add_vocabulary(Metadata& metadata, const std::string& kind) {
+  const bool chat = kind == "chat", strict = kind == "strict";
   std::vector<std::string> tokens = {"<unk>", "<s>", "</s>"};
   std::vector<int64_t> types = {2, 3, 3};
   if (chat) {
@@ -45,6 +46,10 @@ void add_vocabulary(Metadata& metadata, bool chat) {
     tokens.emplace_back(piece);
     types.push_back(1);
   }
+  if (strict) {
+    tokens.emplace_back("▁t");
+    types.push_back(1);
+  }
   std::vector<double> scores;
   for (size_t i = 0; i < tokens.size(); ++i) scores.push_back(-static_cast<double>(i));
   metadata.add("tokenizer.ggml.model", std::string("llama"));
@@ -54,22 +59,28 @@ void add_vocabulary(Metadata& metadata, bool chat) {
   metadata.add("tokenizer.ggml.bos_token_id", uint64_t{1});
   metadata.add("tokenizer.ggml.eos_token_id", uint64_t{2});
   metadata.add("tokenizer.ggml.add_bos_token", true);
-  metadata.add("tokenizer.ggml.add_space_prefix", false);
+  metadata.add("tokenizer.ggml.add_space_prefix", strict);
   if (chat)
     metadata.add("tokenizer.chat_template",
                  std::string("{{ bos_token }}{% for m in messages %}{% if m.role == 'clown' %}"
                              "{{ raise_exception('no clowns here') }}{% endif %}[{{ m.role }}]{{ m.content }}"
+                             "{% if m.content is none %}[none]{% endif %}"
                              "{% endfor %}{% if tools %}[tools]{{ tools | length }}{% endif %}"
                              "{% if add_generation_prompt %}[assistant]{% endif %}{{ extra }}"));
+  if (strict)
+    metadata.add(
+        "tokenizer.chat_template",
+        std::string("{% for m in messages %}{{ '[' + m.role + ']' + m.content }}"
+                    "{% if m.tool_calls %}{{ m.tool_calls[0].function.name }}{% endif %}{% endfor %}"));
 }
 
-void write_model(const std::string& path, bool chat) {
+void write_model(const std::string& path, const std::string& kind) {
   Metadata vocabulary;
-  add_vocabulary(vocabulary, chat);
+  add_vocabulary(vocabulary, kind);
   ModelSpec spec;
   spec.vocab = static_cast<int64_t>(vocabulary.strings("tokenizer.ggml.tokens")->size());
   spec.context = 1 << 15;
-  spec.seed = chat ? 1 : 2;
+  spec.seed = kind == "chat" ? 1 : 2;
   const auto source = random_model(spec);
   Metadata metadata;
   for (const auto* part : {&source->metadata(), static_cast<const Metadata*>(&vocabulary)})
@@ -254,7 +265,7 @@ std::filesystem::path scratch() {
 
 std::string tiny_model(const std::string& kind) {
   const std::string path = scratch() / (kind + ".gguf");
-  if (!std::filesystem::exists(path)) write_model(path, kind == "chat");
+  if (!std::filesystem::exists(path)) write_model(path, kind);
   return path;
 }
 
