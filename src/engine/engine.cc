@@ -123,7 +123,8 @@ Result<uint64_t> EngineImpl::submit(Request request, EventSink sink) {
   QUERN_TRY_VOID(check_device());
   std::vector<int32_t> prompt = request.prompt;
   const SequenceOptions options{.all_logits = request.prompt_logprobs,
-                                .longest = static_cast<int64_t>(request.prompt.size()) + request.max_tokens};
+                                .longest = static_cast<int64_t>(request.prompt.size()) + request.max_tokens,
+                                .begun = request.answer_begun};
   const double time = now();
   auto active =
       std::make_unique<ActiveRequest>(std::move(request), std::move(sink), *parts_.tokenizer, vocab_, time);

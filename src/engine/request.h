@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <variant>
 #include <vector>
@@ -22,6 +23,9 @@ struct Request {
   int top_logprobs = -1;         // −1: none; 0…20: the token's own and that many alternatives
   bool prompt_logprobs = false;  // for echo
   bool special_text = false;     // emit control tokens' text too
+  /// Shared by the requests that make one answer, false at first, then the engine's: once one of them has
+  /// begun, the others do not time out in the queue. May be null.
+  std::shared_ptr<bool> answer_begun;
 };
 
 /// One token of the answer (or of the prompt, for echo).

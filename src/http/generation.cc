@@ -50,7 +50,9 @@ Parsed<std::unique_ptr<Generation>> Generation::submit(std::shared_ptr<ServedMod
   generation->model_ = std::move(model);
   generation->mailbox_ = std::make_shared<Mailbox>();
   generation->mailbox_->limit = pending_bytes;
+  const auto begun = std::make_shared<bool>(false);
   for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].answer_begun = begun;
     auto ticket = generation->model_->engine->submit(
         std::move(requests[i]),
         [mailbox = generation->mailbox_, i](Event event) { mailbox->put(i, std::move(event)); });

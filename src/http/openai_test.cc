@@ -211,6 +211,18 @@ TEST(OpenAi, CompletionLogprobsAndEcho) {
     EXPECT_TRUE(token.get<std::string>().starts_with("token_id:")) << token;
 }
 
+/// On an idle server with one slot the second choice waits for the first, however long that takes.
+TEST(OpenAi, ChoicesThatWaitForEachOtherDoNotTimeOut) {
+  TestServer server(
+      {.config = {.max_concurrent_requests = 1, .queue_timeout_ms = 50}, .context = 4096, .draft_rows = 0});
+  const Json body = completion({{"n", 2}, {"max_tokens", 4000}});
+  Reply reply = server.post("/v1/completions", body);
+  // Again where the machine is so slow that even an empty queue takes too long.
+  for (int i = 0; i < 10 && reply.status == 503; ++i) reply = server.post("/v1/completions", body);
+  EXPECT_EQ(reply.status, 200) << reply.body;
+  EXPECT_EQ(reply.json()["choices"].size(), 2u);
+}
+
 TEST(OpenAi, MaxCompletionTokensWins) {
   TestServer server;
   EXPECT_EQ(server.post("/v1/chat/completions", chat({{"max_completion_tokens", 3}}))

@@ -81,8 +81,8 @@ Plan Scheduler::plan(double now) {
 
 void Scheduler::expire(double now, Plan& plan) {
   for (auto it = waiting_.begin(); it != waiting_.end();) {
-    // A put-back sequence has been answering already: it is continued, however long that takes.
-    if (!it->second.started && now - it->second.arrived > options_.queue_timeout) {
+    // A sequence whose answer has begun is continued, however long that takes.
+    if (it->second.expires() && now - it->second.arrived > options_.queue_timeout) {
       plan.expired.push_back(it->first);
       it = waiting_.erase(it);
     } else {
@@ -157,6 +157,7 @@ void Scheduler::admit(Plan& plan) {
     QUERN_DCHECK(grown);
     (void)grown;
     if (!std::exchange(next.started, true)) plan.admitted.push_back(waiting_.begin()->first);
+    if (next.options.begun != nullptr) *next.options.begun = true;
     running_.insert(waiting_.extract(waiting_.begin()));
   }
 }

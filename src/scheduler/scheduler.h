@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -33,6 +34,9 @@ struct SequenceOptions {
   bool all_logits = false;
   /// Prompt and answer together will not get longer; nothing beyond is guessed.
   int64_t longest = std::numeric_limits<int64_t>::max();
+  /// Shared by sequences that make one answer: set when the first of them starts. From then on the others do
+  /// not expire, however long they wait for each other. May be null.
+  std::shared_ptr<bool> begun;
 };
 
 /// Rows of one sequence to run in this step.
@@ -122,6 +126,7 @@ class Scheduler {
 
     int64_t length() const { return static_cast<int64_t>(tokens.size()) - drafted; }
     int64_t left() const { return length() - computed; }
+    bool expires() const { return !started && (options.begun == nullptr || !*options.begun); }
     std::span<const int32_t> text() const { return std::span(tokens).first(static_cast<size_t>(length())); }
     void drop_drafts();
   };

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <set>
@@ -145,6 +146,22 @@ TEST(Scheduler, WaitingTooLongExpires) {
   EXPECT_EQ(scheduler.plan(3.5).expired, (std::vector<uint64_t>{2}));
   EXPECT_EQ(scheduler.waiting(), 0);
   EXPECT_EQ(scheduler.running(), 1);
+}
+
+TEST(Scheduler, AnAnswerThatHasBegunDoesNotExpire) {
+  Scheduler scheduler({.max_running = 1, .max_queued = 5, .queue_timeout = 2, .context = 64}, 4, 16, true);
+  const auto one = std::make_shared<bool>(false), other = std::make_shared<bool>(false);
+  ASSERT_TRUE(scheduler.submit(1, prompt_of(3), {.begun = one}, 0));
+  ASSERT_TRUE(scheduler.submit(2, prompt_of(3), {.begun = one}, 0));
+  ASSERT_TRUE(scheduler.submit(3, prompt_of(3), {.begun = other}, 0));
+  ASSERT_TRUE(scheduler.submit(4, prompt_of(3), {.begun = other}, 0));
+  finish_step(scheduler, scheduler.plan(0));
+  ASSERT_TRUE(scheduler.submit(5, prompt_of(3), {.begun = one}, 0));
+  EXPECT_EQ(scheduler.plan(3).expired, (std::vector<uint64_t>{3, 4})) << "none of these has begun";
+  scheduler.remove(1);
+  EXPECT_EQ(scheduler.plan(100).admitted, (std::vector<uint64_t>{2}));
+  scheduler.remove(2);
+  EXPECT_EQ(scheduler.plan(200).admitted, (std::vector<uint64_t>{5}));
 }
 
 TEST(Scheduler, TheYoungestIsPutBackAndContinuedFirst) {
