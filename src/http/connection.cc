@@ -320,22 +320,31 @@ asio::awaitable<bool> Connection::serve_one() {
 asio::awaitable<std::optional<Parsed<Reply>>> Connection::run_handler(Exchange& exchange) {
   const Route& route = *exchange.match.route;
   if (route.immediate) co_return call(route, server_.app, *exchange.request);
-  auto reply = std::make_shared<std::optional<Parsed<Reply>>>();
+  struct Job {
+    std::optional<Parsed<Reply>> reply;
+    std::atomic<bool> abandoned{false};  // nobody waits for the reply any more
+  };
+  auto job = std::make_shared<Job>();
   // A job that a stopped server never runs is destroyed after what a connection stands on: it must not own
   // one.
   asio::post(server_.workers,
-             [weak = weak_from_this(), &app = server_.app, request = exchange.request, &route, reply] {
+             [weak = weak_from_this(), &app = server_.app, request = exchange.request, &route, job] {
+               if (job->abandoned) return;
                auto made = std::make_shared<Parsed<Reply>>(call(route, app, *request));
                const auto self = weak.lock();
                if (!self) return;
-               asio::post(self->transport_->executor(), [self, reply, made] {
-                 *reply = std::move(*made);
+               asio::post(self->transport_->executor(), [self, job, made] {
+                 job->reply = std::move(*made);
                  self->wake();
                });
              });
-  while (!reply->has_value()) {
-    if (closed_) co_return std::nullopt;
+  while (!job->reply) {
+    if (closed_ || gone()) {
+      job->abandoned = true;
+      co_return std::nullopt;
+    }
     if (server_.aborting) {  // the handler may still read the request: it stays as it is
+      job->abandoned = true;
       exchange.keep_alive = false;
       co_await respond(exchange, HttpResponse::error(stopping(), exchange.style()));
       co_return std::nullopt;
@@ -343,7 +352,7 @@ asio::awaitable<std::optional<Parsed<Reply>>> Connection::run_handler(Exchange& 
     start_read();
     co_await wait(kForever);
   }
-  co_return std::move(*reply);
+  co_return std::move(job->reply);
 }
 
 asio::awaitable<std::optional<Parsed<Reply>>> Connection::run_with_model(Exchange& exchange) {

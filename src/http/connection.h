@@ -80,7 +80,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::array<char, 8192> staging_;  // what a read under way writes to
   std::string input_;               // read, not yet parsed
   bool reading_ = false;
-  bool read_ended_ = false;  // the client has closed, or the connection broke
+  bool read_ended_ = false;  // the client has closed or sent too much ahead, or the connection broke
 
   std::string write_buffer_;
   bool writing_ = false;

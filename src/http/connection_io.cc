@@ -9,7 +9,7 @@ namespace asio = boost::asio;
 using boost::system::error_code;
 
 constexpr auto kForever = ServerState::Clock::time_point::max();
-/// What a client may send ahead while it waits for an answer.
+/// What a client may send ahead while it waits for an answer: with more, nothing would tell that it leaves.
 constexpr size_t kReadAhead = 64 << 10;
 /// What one write_timeout is for.
 constexpr size_t kSlice = 64 << 10;
@@ -42,7 +42,11 @@ asio::awaitable<bool> Connection::wait(Clock::time_point deadline) {
 }
 
 void Connection::start_read() {
-  if (reading_ || read_ended_ || closed_ || input_.size() >= kReadAhead) return;
+  if (reading_ || read_ended_ || closed_) return;
+  if (input_.size() >= kReadAhead) {
+    read_ended_ = true;
+    return wake();
+  }
   reading_ = true;
   transport_->read_some(asio::buffer(staging_), [self = shared_from_this()](error_code ec, size_t n) {
     self->reading_ = false;

@@ -392,6 +392,22 @@ TEST_F(ConnectionTest, HealthDoesNotWaitForWorkers) {
   EXPECT_TRUE(until([&] { return status(*waiting) == 200; }));
 }
 
+TEST_F(ConnectionTest, NothingIsDoneForAClientThatLeftBeforeItsTurn) {
+  begin(patient());
+  const auto busy = occupy_worker();
+  const auto line = connect();
+  line->send(post_text("/api/generate", kAsk));
+  settle();
+  line->leave();
+  settle();
+  EXPECT_EQ(ended_, 1u);
+  busy->count_down();
+  const auto next = connect();  // its turn comes after
+  next->send(post_text("/tokenize", R"({"content":"x"})"));
+  ASSERT_TRUE(until([&] { return status(*next) == 200; }));
+  EXPECT_EQ(engine().requests(), 0u);
+}
+
 TEST_F(ConnectionTest, AStopWhileAHandlerWorksIsAnswered) {
   begin(patient());
   const auto busy = occupy_worker();

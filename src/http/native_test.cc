@@ -319,6 +319,20 @@ TEST(Native, AClientThatLeavesIsForgottenAtOnce) {
   EXPECT_LE(model->engine->stats().generated_tokens, 2u) << "at most the step that was under way";
 }
 
+/// What it has sent ahead lies before the end of its stream, and is not read while its answer is made.
+TEST(Native, AClientThatSentMuchAheadIsForgottenToo) {
+  TestServer server;
+  auto hold = server.hold();
+  Client client = server.connect();
+  client.send(post_text("/api/generate", R"({"prompt":"x","max_tokens":400,"ignore_eos":true})"));
+  ASSERT_TRUE(server.requests_become(1));
+  client.send(std::string(200000, 'x'));
+  client.half_close();
+  EXPECT_TRUE(server.metric_becomes("quern_http_requests_total{route=\"/api/generate\",status=\"499\"}", 1));
+  hold.unlock();
+  EXPECT_TRUE(server.requests_become(0));
+}
+
 /// Nobody reads: what waits is bounded, and the request ends.
 TEST(Native, AReaderThatStopsReadingIsLeft) {
   TestServer server({.config = {.max_tokens_limit = 100000},
