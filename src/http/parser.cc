@@ -55,6 +55,8 @@ class RequestParser::Impl final : public http::basic_parser<true> {
  private:
   State check_head() {
     if (request_.http11 && request_.header("host").empty()) return failed("the Host header is missing");
+    if (!knows_body_length())
+      return failed("the only Transfer-Encoding spoken here is chunked, once and with HTTP/1.1");
     std::string_view target = request_.target;
     if (target.starts_with("http://") || target.starts_with("https://")) {
       const size_t path = target.find('/', target.find("//") + 2);
@@ -65,6 +67,17 @@ class RequestParser::Impl final : public http::basic_parser<true> {
     if (!path) return failed("the request's path has a broken % escape or is not UTF-8");
     request_.path = std::move(*path);
     return State::head;
+  }
+
+  /// Of a body in a coding that is not known nobody can tell where it ends and the next request begins
+  /// (RFC 9112, 6.3).
+  bool knows_body_length() const {
+    int codings = 0;
+    for (const auto& [name, value] : request_.headers) {
+      if (name != "transfer-encoding") continue;
+      if (++codings > 1 || !request_.http11 || lower(value) != "chunked") return false;
+    }
+    return true;
   }
 
   State failed(const char* message) {

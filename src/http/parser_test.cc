@@ -87,6 +87,10 @@ TEST(Parser, RefusesWhatIsNoRequest) {
   EXPECT_EQ(kind(start + "Content-Length: 5\r\nContent-Length: 6\r\n\r\n"), 400);
   EXPECT_EQ(kind(start + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
   EXPECT_EQ(kind(start + "Transfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n"), 400);
+  for (const char* coding : {"xchunked", "gzip", "identity", "", "gzip, chunked", "chunked, gzip",
+                             "chunked, chunked", "chunked;a=b", "gzip\r\nTransfer-Encoding: chunked"})
+    EXPECT_EQ(kind(fmt::format("{}Transfer-Encoding: {}\r\n\r\n0\r\n\r\n", start, coding)), 400) << coding;
+  EXPECT_EQ(kind("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400);
   EXPECT_EQ(kind(start + "Transfer-Encoding: chunked\r\n\r\n5\r\nhelloworld\r\n0\r\n\r\n"), 400);
   EXPECT_EQ(kind(start + "Transfer-Encoding: chunked\r\n\r\n60\r\n" + std::string(0x60, 'x') + "\r\n60\r\n" +
                  std::string(0x60, 'x') + "\r\n0\r\n\r\n"),

@@ -98,6 +98,22 @@ TEST(Wire, PipelinedRequestsAreAnsweredInOrder) {
   EXPECT_EQ(client.read_all(), "");
 }
 
+TEST(Wire, ABodyInAnUnknownCodingIsNoRequest) {
+  TestServer server;
+  for (const char* coding : {"xchunked", "gzip"}) {
+    Client client = server.connect();
+    client.send(fmt::format(
+        "POST /api/generate HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nTransfer-Encoding: "
+        "{}\r\n\r\n{}",
+        coding, get_text("/health/live")));
+    const Reply reply = client.read();
+    EXPECT_EQ(reply.status, 400);
+    EXPECT_NE(reply.json()["error"].get<std::string>().find("Transfer-Encoding"), std::string::npos);
+    EXPECT_EQ(reply.headers.at("connection"), "close");
+    EXPECT_EQ(client.read_all(), "");
+  }
+}
+
 TEST(Wire, BodiesThatAreTooLargeOrAnnounced) {
   TestServer server({.limits = {.body_bytes = 1000}});
   const Reply large = server.post_raw("/api/generate", std::string(100000, 'x'));
