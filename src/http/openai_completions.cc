@@ -1,4 +1,6 @@
 // /v1/completions.
+#include <algorithm>
+
 #include "http/fill_in.h"
 #include "http/handlers.h"
 #include "http/openai.h"
@@ -26,6 +28,23 @@ int64_t characters(std::string_view text) {
   return count;
 }
 
+/// SentencePiece-style encoding puts a space before the first word, so that its token says more than the
+/// text: `tokens` become those of `text`.
+void drop_added_space(const Tokenizer& tokenizer, std::string_view text, std::vector<TokenInfo>& tokens) {
+  const auto spaces = [](std::string_view part) {
+    return std::min(part.find_first_not_of(' '), part.size());
+  };
+  TokenInfo* first = nullptr;
+  size_t count = 0;  // before the first word, as the tokens have it
+  for (TokenInfo& token : tokens) {
+    if (tokenizer.is_control(token.token) || token.bytes.empty()) continue;
+    if (first == nullptr) first = &token;
+    count += spaces(token.bytes);
+    if (spaces(token.bytes) < token.bytes.size()) break;
+  }
+  if (count > spaces(text)) first->bytes.erase(0, 1);
+}
+
 /// The four parallel lists of OpenAI's completions, of which a stream sends parts.
 class LogprobLists {
  public:
@@ -46,7 +65,7 @@ class LogprobLists {
       if (token.has_logprob) {
         top = Json::object();
         for (const TokenLogprob& other : token.top)
-          top[name(other.token, {})] = finite_logprob(other.logprob);
+          top[other.token == token.token ? text : name(other.token, {})] = finite_logprob(other.logprob);
         top[text] = finite_logprob(token.logprob);
       }
       lists["top_logprobs"].push_back(std::move(top));
@@ -85,6 +104,7 @@ class CompletionShape final : public Shape {
     body["choices"] = Json::array();
     for (size_t i = 0; i < choices.size(); ++i) {
       std::vector<TokenInfo> tokens = choices[i].prompt;
+      drop_added_space(*model_->tokenizer, states_[i].echo, tokens);
       tokens.insert(tokens.end(), choices[i].tokens.begin(), choices[i].tokens.end());
       int64_t offset = 0;
       body["choices"].push_back({{"index", i},
@@ -97,7 +117,9 @@ class CompletionShape final : public Shape {
   }
 
   void stream_prompt(size_t choice, const PromptInfo& prompt, std::string& out) override {
-    begin(choice, prompt.tokens, out);
+    std::vector<TokenInfo> tokens = prompt.tokens;
+    drop_added_space(*model_->tokenizer, states_[choice].echo, tokens);
+    begin(choice, tokens, out);
   }
   void stream_delta(size_t choice, const Delta& delta, std::string& out) override {
     begin(choice, {}, out);

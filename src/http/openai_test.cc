@@ -211,6 +211,29 @@ TEST(OpenAi, CompletionLogprobsAndEcho) {
     EXPECT_TRUE(token.get<std::string>().starts_with("token_id:")) << token;
 }
 
+/// Of SentencePiece's tokens the first says a space more than the text.
+TEST(OpenAi, OffsetsAreThoseOfTheText) {
+  TestServer server({.models = {tiny_model("strict")}});
+  struct Case {
+    Json prompt;
+    std::string text;
+    Json tokens, offsets;
+  };
+  const Json ids = server.post("/tokenize", {{"prompt", "the the"}}).json()["tokens"];
+  const Json tokens = {"<s>", "the", " the"}, offsets = {0, 0, 3};
+  for (const Case& c : {Case{"the the", "the the", tokens, offsets}, Case{ids, "the the", tokens, offsets},
+                        Case{" the", " the", {"<s>", " ", " the"}, {0, 0, 0}}}) {
+    const Json body = completion({{"prompt", c.prompt}, {"logprobs", 2}, {"echo", true}, {"max_tokens", 0}});
+    const Json whole = server.post("/v1/completions", body).json()["choices"][0];
+    EXPECT_EQ(whole["text"], c.text);
+    EXPECT_EQ(whole["logprobs"]["tokens"], c.tokens);
+    EXPECT_EQ(whole["logprobs"]["text_offset"], c.offsets);
+    for (const Json& top : whole["logprobs"]["top_logprobs"]) EXPECT_LE(top.size(), 3u) << dump(top);
+    const auto list = chunks(server.post("/v1/completions", with(body, {{"stream", true}})));
+    EXPECT_EQ(list[0]["choices"][0]["logprobs"], whole["logprobs"]);
+  }
+}
+
 /// On an idle server with one slot the second choice waits for the first, however long that takes.
 TEST(OpenAi, ChoicesThatWaitForEachOtherDoNotTimeOut) {
   TestServer server(
