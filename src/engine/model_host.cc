@@ -47,6 +47,7 @@ struct Entry {
   ModelStatus status;
   std::shared_ptr<ServedModel> model;  // null unless ready
   ModelFiles files;                    // of a fetched model
+  std::optional<bool> fetched;         // whether it is one; empty until that is decided
   Turn turn = Turn::none;
   bool draining = false;
   bool stale = false;       // its file was changed: it is to be unloaded, then loaded again
@@ -162,9 +163,17 @@ class ModelHostImpl final : public ModelHost {
     loader_.request_stop();
   }
 
-  bool needs_fetch(const Entry& entry) const {
-    return options_.fetch && entry.files.reference.empty() &&
-           !is_local_model(entry.status.id, options_.load.model_path);
+  static bool needs_fetch(const Entry& entry) { return *entry.fetched && entry.files.reference.empty(); }
+
+  /// Once, and without the lock: the system is asked about files, and a disk that does not answer must not
+  /// hold up whoever asks for the status.
+  void decide_what_to_fetch() {
+    for (size_t i = 0; i < options_.models.size(); ++i) {
+      const bool fetched = options_.fetch && !is_local_model(options_.models[i], options_.load.model_path);
+      const std::lock_guard lock(mutex_);
+      entries_[i].fetched = fetched;
+    }
+    work_.notify_all();
   }
 
   /// The next entry whose turn it is: asked for, longest first; then those ahead of need, in order. With
@@ -173,7 +182,8 @@ class ModelHostImpl final : public ModelHost {
     std::optional<size_t> best;
     for (size_t i = 0; i < entries_.size(); ++i) {
       const Entry& entry = entries_[i];
-      if (entry.turn == Turn::none || entry.in_hand || needs_fetch(entry) != to_fetch) continue;
+      if (entry.turn == Turn::none || entry.in_hand) continue;
+      if (!entry.fetched || needs_fetch(entry) != to_fetch) continue;
       if (entry.model != nullptr && !(entry.stale && entry.model.use_count() == 1)) continue;
       const auto before = [](const Entry& a, const Entry& b) {
         if (a.turn != b.turn) return a.turn == Turn::wanted;
@@ -209,25 +219,31 @@ class ModelHostImpl final : public ModelHost {
 
   void fetch_all(const std::stop_token& stop) {
     while (const auto index = take(stop, true)) {
-      const std::string id = begin(*index, ModelState::downloading);
-      log::info("fetching model", {{"model", id}});
-      auto files = options_.fetch(id, fetch_progress_of(*index, stop), stop);
-      if (stop.stop_requested()) return;
-      if (!files) {
-        failed(*index, files.error());
-        continue;
+      try {
+        fetch(*index, stop);
+      } catch (const std::exception& error) {  // no memory, or a file system that fails
+        failed(*index, {ErrorCode::resource_exhausted, fmt::format("cannot be fetched: {}", error.what())});
       }
-      {
-        const std::lock_guard lock(mutex_);
-        Entry& entry = entries_[*index];
-        entry.files = *std::move(files);
-        entry.in_hand = false;
-      }
-      work_.notify_all();
     }
   }
 
+  void fetch(size_t index, const std::stop_token& stop) {
+    const std::string id = begin(index, ModelState::downloading);
+    log::info("fetching model", {{"model", id}});
+    auto files = options_.fetch(id, fetch_progress_of(index, stop), stop);
+    if (stop.stop_requested()) return;
+    if (!files) return failed(index, files.error());
+    {
+      const std::lock_guard lock(mutex_);
+      Entry& entry = entries_[index];
+      entry.files = *std::move(files);
+      entry.in_hand = false;
+    }
+    work_.notify_all();
+  }
+
   void load_all(const std::stop_token& stop) {
+    decide_what_to_fetch();
     while (const auto index = take(stop, false)) {
       try {
         load(*index, stop);

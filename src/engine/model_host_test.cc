@@ -405,6 +405,48 @@ TEST(ModelHost, FetchesWhatIsNotHere) {
   EXPECT_EQ(model->id, "owner/repo:Q8_0");
 }
 
+TEST(ModelHost, AFetchThatThrowsIsAFailedModel) {
+  TemporaryFolder folder;
+  const fs::path stored = folder.path / "stored.gguf";
+  ASSERT_NO_FATAL_FAILURE(write_model(stored, DType::F16));
+  const auto backend = cpu();
+  HostOptions options;
+  options.models = {"owner/large", "owner/broken", "owner/repo"};
+  options.load.engine.max_running = 1;
+  options.fetch = [&](const std::string& reference, const FetchProgress&,
+                      const std::stop_token&) -> Result<std::string> {
+    if (reference == "owner/large") throw std::bad_alloc();
+    if (reference == "owner/broken") throw fs::filesystem_error("no disk", std::error_code());
+    return stored.string();
+  };
+  const auto host = ModelHost::start(*backend, options);
+  auto status = settled(*host);
+  EXPECT_EQ(status["owner/large"].state, ModelState::failed);
+  EXPECT_TRUE(status["owner/large"].error.starts_with("cannot be fetched: ")) << status["owner/large"].error;
+  EXPECT_NE(status["owner/broken"].error.find("no disk"), std::string::npos) << status["owner/broken"].error;
+  EXPECT_EQ(status["owner/repo"].state, ModelState::ready) << status["owner/repo"].error;
+}
+
+TEST(ModelHost, WhatIsHereDoesNotWaitForADownload) {
+  TemporaryFolder folder;
+  ASSERT_NO_FATAL_FAILURE(write_model(folder.path / "here.gguf", DType::F16));
+  const auto backend = cpu();
+  HostOptions options;
+  options.models = {"owner/repo", "here.gguf", (folder.path / "here.gguf").string()};
+  options.load.model_path = folder.path.string();
+  options.load.engine.max_running = 1;
+  options.fetch = [&](const std::string& reference, const FetchProgress& progress,
+                      const std::stop_token&) -> Result<std::string> {
+    EXPECT_EQ(reference, "owner/repo");
+    while (progress(1, 2, ModelState::downloading)) std::this_thread::sleep_for(1ms);
+    return fail(ErrorCode::cancelled, "cancelled");
+  };
+  const auto host = ModelHost::start(*backend, options);
+  EXPECT_NE(await_model(*host, options.models[1]), nullptr);
+  EXPECT_NE(await_model(*host, options.models[2]), nullptr);
+  EXPECT_EQ(status_of(*host, "owner/repo").state, ModelState::downloading);
+}
+
 TEST(ModelHost, GoesAwayWhileFetching) {
   const auto backend = cpu();
   HostOptions options;
