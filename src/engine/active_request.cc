@@ -128,7 +128,11 @@ void ActiveRequest::end(FinishReason reason, double now, EngineObserver* observe
   ended_ = true;
 }
 
-void ActiveRequest::end_with(Error error) {
+void ActiveRequest::end_with(Error error, double now, EngineObserver* observer) {
+  if (observer != nullptr) {
+    if (!sampler_) observer->queued(now - submitted_);  // it never began: all its time was waiting
+    observer->failed(now - submitted_);
+  }
   events_.clear();
   events_.emplace_back(std::move(error));
   ended_ = true;

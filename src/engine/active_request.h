@@ -49,7 +49,7 @@ class ActiveRequest {
   float best_scale() const { return request_.top_logprobs >= 0 ? 0 : sampler_->best_scale(); }
   bool enough(const BestOfRow& best) const { return sampler_->enough(best); }
   /// Ends the request with an error, in place of whatever was still to be delivered.
-  void end_with(Error error);
+  void end_with(Error error, double now, EngineObserver* observer);
   void end_cancelled(double now, EngineObserver* observer);
 
   bool ended() const { return ended_; }

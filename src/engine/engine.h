@@ -49,6 +49,8 @@ struct EngineObserver {
   virtual void output_token(double seconds) {}
   virtual void queued(double seconds) {}
   virtual void finished(double seconds, FinishReason reason) {}
+  /// Ended with an Error, after so long: never begun in time, a step that failed, the engine's end.
+  virtual void failed(double seconds) {}
 };
 
 class Engine {

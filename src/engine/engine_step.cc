@@ -76,7 +76,8 @@ void EngineImpl::decide(double time) {
     request->end_with(
         {ErrorCode::unavailable,
          fmt::format("the request waited in the queue for {} ms, the longest allowed; try later",
-                     parts_.options.queue_timeout.count())});
+                     parts_.options.queue_timeout.count())},
+        time, parts_.observer);
     touched_.push_back(request);
   }
   for (const uint64_t ticket : plan_.admitted) started_.push_back(active_.at(ticket).get());
@@ -99,7 +100,7 @@ void EngineImpl::drop_cancelled(double time) {
 void EngineImpl::end_all(const Error& error) {
   for (auto& [ticket, request] : active_) {
     scheduler_.remove(ticket);
-    if (!request->ended()) request->end_with(error);
+    if (!request->ended()) request->end_with(error, now(), parts_.observer);
     touched_.push_back(request.get());
   }
 }
@@ -120,7 +121,7 @@ void EngineImpl::end_step_with(const Error& error) {
   const std::lock_guard lock(mutex_);
   if (parts_.backend.failed()) return end_all(error);  // so would all steps that follow
   for (ActiveRequest* request : requests_) {
-    request->end_with(error);
+    request->end_with(error, now(), parts_.observer);
     scheduler_.remove(request->ticket);
   }
   touched_.insert(touched_.end(), requests_.begin(), requests_.end());

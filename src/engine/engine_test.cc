@@ -331,6 +331,48 @@ TEST(Engine, ObserversAndCountersSeeEveryRequest) {
   EXPECT_EQ(stats.steps, 10u);
 }
 
+TEST(Engine, ObserversSeeFailuresToo) {
+  struct Observer : EngineObserver {
+    std::atomic<int> queues = 0, failures = 0, ends = 0;
+    void queued(double seconds) override { queues += seconds >= 0; }
+    void failed(double seconds) override { failures += seconds >= 0; }
+    void finished(double, FinishReason) override { ++ends; }
+  } observer;
+  Gate gate;
+  std::atomic<bool> broken = false;
+  Fixture fixture({.max_running = 1, .queue_timeout = 50ms, .block_size = 16}, 512, &observer,
+                  [&, hook = gate.hook()](const ForwardBatch& batch) -> Result<> {
+                    QUERN_TRY_VOID(hook(batch));
+                    if (broken) return fail(ErrorCode::resource_exhausted, "no memory");
+                    return {};
+                  });
+  Receiver failing, late, stopped;
+  ASSERT_TRUE(fixture.engine->submit(greedy(some_prompt(5, 1), 4), failing.sink()));
+  gate.wait_for_step(1);
+  ASSERT_TRUE(fixture.engine->submit(greedy(some_prompt(5, 2), 4), late.sink()));
+  std::this_thread::sleep_for(80ms);
+  broken = true;
+  gate.allow(1);
+  failing.wait();
+  late.wait();
+  EXPECT_EQ(observer.failures, 2) << "a step that failed, and a wait that was too long";
+  EXPECT_EQ(observer.queues, 2);
+  Request endless = greedy(some_prompt(5, 3), 400);
+  endless.ignore_eos = true;
+  ASSERT_TRUE(fixture.engine->submit(endless, stopped.sink()));
+  gate.wait_for_step(2);
+  broken = false;
+  std::jthread stop([&] { fixture.engine->stop(0ms); });
+  while (fixture.engine->submit(greedy({}, 4), [](const Event&) {}).error().code != ErrorCode::unavailable)
+    std::this_thread::sleep_for(1ms);
+  gate.allow(1000);
+  stopped.wait();
+  EXPECT_TRUE(stopped.error);
+  EXPECT_EQ(observer.failures, 3);
+  EXPECT_EQ(observer.queues, 3);
+  EXPECT_EQ(observer.ends, 0);
+}
+
 TEST(Engine, RefusesOptionsAndMemoryThatCannotWork) {
   const auto create = [](const EngineOptions& options) {
     FakeBackend backend;

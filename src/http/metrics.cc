@@ -123,7 +123,8 @@ class MetricsImpl final : public Metrics {
         output_token_(histogram("quern_time_per_output_token_seconds", "Between two tokens of an answer.",
                                 kTokenBuckets)),
         queued_(histogram("quern_queue_seconds", "Waiting before a request begins.", kRequestBuckets)),
-        finished_(histogram("quern_request_seconds", "From a request's arrival to its last token.",
+        finished_(histogram("quern_request_seconds",
+                            "From a request's arrival to its last token, or to what ended it.",
                             kRequestBuckets)),
         finish_reasons_(prometheus::BuildCounter()
                             .Name("quern_requests_finished_total")
@@ -142,10 +143,10 @@ class MetricsImpl final : public Metrics {
   void output_token(double seconds) override { output_token_.Observe(seconds); }
   void queued(double seconds) override { queued_.Observe(seconds); }
   void finished(double seconds, FinishReason reason) override {
-    finished_.Observe(seconds);
     static constexpr const char* kNames[] = {"length", "stop", "eos", "cancelled"};
-    finish_reasons_.Add({{"reason", kNames[static_cast<size_t>(reason)]}}).Increment();
+    ended(seconds, kNames[static_cast<size_t>(reason)]);
   }
+  void failed(double seconds) override { ended(seconds, "failed"); }
 
   void http_request(std::string_view route, int status, double seconds) override {
     const std::string name(route);
@@ -160,6 +161,10 @@ class MetricsImpl final : public Metrics {
   }
 
  private:
+  void ended(double seconds, const char* reason) {
+    finished_.Observe(seconds);
+    finish_reasons_.Add({{"reason", reason}}).Increment();
+  }
   prometheus::Histogram& histogram(const char* name, const char* help, const Buckets& buckets) {
     return prometheus::BuildHistogram().Name(name).Help(help).Register(registry_).Add({}, buckets);
   }

@@ -386,6 +386,9 @@ TEST(Native, ALongWaitIs503) {
   EXPECT_TRUE(late.headers.contains("retry-after"));
   EXPECT_EQ(late.json()["code"], "SERVICE_UNAVAILABLE");
   EXPECT_EQ(running->read().last_event(), "[DONE]");
+  EXPECT_TRUE(server.metric_becomes("quern_requests_running", 0));
+  EXPECT_GE(server.metric(R"(quern_requests_finished_total{reason="failed"})"), 1);
+  EXPECT_EQ(server.metric("quern_request_seconds_count"), server.metric("quern_queue_seconds_count"));
 }
 
 TEST(Native, Metrics) {
