@@ -162,6 +162,7 @@ Parsed<Reply> openai_chat(App& app, const HttpRequest& http) {
 
   std::vector<Request> requests;
   repeat_request(requests, request, options.n);
+  if (!options.stream) QUERN_TRY_VOID(check_logprobs(app, *model, requests));
   auto shape = std::make_unique<ChatShape>(model, options, top_logprobs >= 0);
   const size_t count = requests.size();
   QUERN_TRY(auto generation,

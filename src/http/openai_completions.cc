@@ -268,6 +268,7 @@ Parsed<Reply> openai_completion(App& app, const HttpRequest& http) {
     request.prompt = prompt.tokens;
     repeat_request(requests, request, options.n);
   }
+  if (!options.stream) QUERN_TRY_VOID(check_logprobs(app, *model, requests));
   auto shape =
       std::make_unique<CompletionShape>(model, options, logprobs.has_value(), echo, std::move(prompts));
   const size_t count = requests.size();

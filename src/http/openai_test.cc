@@ -234,6 +234,31 @@ TEST(OpenAi, OffsetsAreThoseOfTheText) {
   }
 }
 
+TEST(OpenAi, LogprobsThatAnAnswerCannotHoldAreRefused) {
+  TestServer server({.limits = {.all_body_bytes = 100 * 512}});
+  const Json chat_logprobs = {{"logprobs", true}, {"top_logprobs", 4}};  // 5 × 16 tokens
+  EXPECT_EQ(server.post("/v1/chat/completions", chat(chat_logprobs)).status, 200);
+  const Reply refused = server.post("/v1/chat/completions", chat(with(chat_logprobs, {{"n", 2}})));
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_EQ(refused.json()["error"]["param"], "logprobs");
+  EXPECT_EQ(
+      refused.json()["error"]["message"],
+      "logprobs: 2 answers may have 160 log-probabilities in all, at most 100 are allowed: ask for fewer "
+      "answers, tokens or alternatives, or stream");
+  EXPECT_EQ(server.post("/v1/chat/completions", chat({{"n", 8}})).status, 200);
+  EXPECT_EQ(
+      server.post("/v1/chat/completions", chat(with(chat_logprobs, {{"n", 2}, {"stream", true}}))).status,
+      200);
+  EXPECT_EQ(server.post("/v1/completions", completion({{"logprobs", 4}})).status, 200);
+  EXPECT_EQ(server.post("/v1/completions", completion({{"logprobs", 4}, {"prompt", {"a", "b"}}})).status,
+            400);
+  EXPECT_EQ(
+      server
+          .post("/v1/completions", completion({{"logprobs", 4}, {"prompt", "a, b, a, b, a"}, {"echo", true}}))
+          .status,
+      400);
+}
+
 /// On an idle server with one slot the second choice waits for the first, however long that takes.
 TEST(OpenAi, ChoicesThatWaitForEachOtherDoNotTimeOut) {
   TestServer server(

@@ -15,6 +15,8 @@ constexpr size_t kMaxStops = 16;
 constexpr size_t kLongestStop = 1024;  // bytes
 constexpr size_t kMaxBiases = 1024;
 constexpr int kDefaultMaxTokens = 512;
+/// What one log-probability of an answer takes while its JSON is made, roughly.
+constexpr uint64_t kLogprobBytes = 512;
 /// A text this long may be too long at a glance; below it, counting tokens is cheap enough.
 constexpr size_t kGlance = 1 << 20;
 
@@ -226,6 +228,24 @@ Parsed<void> check_choices(App& app, int64_t choices, std::string_view field) {
     return bad_field(
         field, fmt::format("asks for {} answers at once, but this server takes {} (running and waiting)",
                            choices, room));
+  return {};
+}
+
+Parsed<void> check_logprobs(const App& app, const ServedModel& model, std::span<const Request> requests) {
+  uint64_t count = 0;
+  for (const Request& request : requests) {
+    if (request.top_logprobs < 0) continue;
+    const int64_t prompt = std::ssize(request.prompt);
+    const int64_t answer = std::min<int64_t>(request.max_tokens, model.engine->context() - prompt);
+    count += static_cast<uint64_t>((request.prompt_logprobs ? prompt : 0) + answer) *
+             static_cast<uint64_t>(1 + request.top_logprobs);
+  }
+  const uint64_t most = app.limits.all_body_bytes / kLogprobBytes;
+  if (count > most)
+    return bad_field("logprobs",
+                     fmt::format("{} answers may have {} log-probabilities in all, at most {} are "
+                                 "allowed: ask for fewer answers, tokens or alternatives, or stream",
+                                 requests.size(), count, most));
   return {};
 }
 

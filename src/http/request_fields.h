@@ -30,5 +30,8 @@ Parsed<std::vector<int32_t>> encode_prompt(const ServedModel& model, std::string
 void repeat_request(std::vector<Request>& out, const Request& request, int64_t n);
 /// n choices at once must fit the running slots and the queue.
 Parsed<void> check_choices(App& app, int64_t choices, std::string_view field);
+/// 400 when the log-probabilities of an answer, which is kept until it is whole, may take more than large
+/// answers have.
+Parsed<void> check_logprobs(const App& app, const ServedModel& model, std::span<const Request> requests);
 
 }  // namespace quern
