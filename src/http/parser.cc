@@ -11,6 +11,9 @@ namespace http = boost::beast::http;
 using boost::system::error_code;
 using View = boost::beast::string_view;
 
+/// The shortest end of a chunked body: so much always follows until it is done.
+constexpr std::string_view kLastChunk = "0\r\n\r\n";
+
 std::string_view std_view(View text) { return {text.data(), text.size()}; }
 
 std::string lower(std::string_view text) {
@@ -34,6 +37,8 @@ class RequestParser::Impl final : public http::basic_parser<true> {
     consumed = 0;
     if (is_done()) return State::done;
     while (consumed < data.size()) {
+      // Boost.Beast asserts, once it has seen the last chunk begin, that it is given all of it.
+      if (is_header_done() && chunked() && data.size() - consumed < kLastChunk.size()) return State::more;
       const bool had_head = is_header_done();
       error_code ec;
       consumed += put(boost::asio::const_buffer(data.data() + consumed, data.size() - consumed), ec);

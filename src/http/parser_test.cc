@@ -55,6 +55,17 @@ TEST(Parser, TakesARequestInPiecesOfAnySize) {
   }
 }
 
+TEST(Parser, AnEmptyChunkedBodyMayComeInPieces) {
+  const std::string text =
+      "POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /next";
+  for (size_t step = 1; step <= text.size(); ++step) {
+    const Parsed parsed = parse(text, step);
+    ASSERT_EQ(parsed.state, State::done) << step << " " << parsed.error.message;
+    EXPECT_EQ(parsed.request.body, "");
+    EXPECT_EQ(parsed.left, 9u);
+  }
+}
+
 TEST(Parser, RefusesWhatIsNoRequest) {
   ServerLimits limits;
   limits.header_bytes = 2000;
