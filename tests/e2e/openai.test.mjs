@@ -135,6 +135,17 @@ test("errors are the client's own classes, with a message that names the field",
   await fails({ messages: [] }, OpenAI.BadRequestError, /messages/);
 });
 
+test("an answer's tool calls go back without content", async () => {
+  const call = { id: "call_1", type: "function", function: { name: "weather", arguments: '{"city":"Zürich"}' } };
+  const conversation = [
+    ...messages,
+    { role: "assistant", content: null, tool_calls: [call] },
+    { role: "tool", tool_call_id: "call_1", content: "rain" },
+  ];
+  const answer = await client.chat.completions.create({ model, messages: conversation, ...greedy });
+  assert.ok(answer.usage.completion_tokens > 0);
+});
+
 test("an aborted stream gives its place and its blocks back", async () => {
   const free = await server.metric("quern_kv_blocks_free");
   const stream = await client.chat.completions.create({ model, messages, temperature: 0, max_tokens: 1500, stream: true, ignore_eos: true });
