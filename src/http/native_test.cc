@@ -366,18 +366,24 @@ TEST(Native, AFullQueueIs503) {
 TEST(Native, ALongWaitIs503) {
   constexpr auto wait = 50ms;
   TestServer server(
-      {.config = {.max_concurrent_requests = 1, .queue_timeout_ms = static_cast<int>(wait.count())}});
-  auto hold = server.hold();
-  const std::string request = post_text("/api/generate/stream", R"({"prompt":"x","max_tokens":2})");
+      {.config = {.max_concurrent_requests = 1, .queue_timeout_ms = static_cast<int>(wait.count())},
+       .context = 4096,
+       .draft_rows = 0});
+  const auto request = [](int tokens) {
+    return post_text("/api/generate/stream",
+                     fmt::format(R"({{"prompt":"x","max_tokens":{},"temperature":0}})", tokens));
+  };
   std::unique_ptr<Client> running;
+  std::unique_lock<std::mutex> hold;
   do {  // again where the machine is so slow that even an empty queue takes too long
     running = std::make_unique<Client>(server.server().port());
-    running->send(request);
-    while (!running->has_data() && server.metric("quern_requests_running") != 1)
-      std::this_thread::sleep_for(1ms);
-  } while (running->has_data());
+    running->send(request(4000));
+    while (!running->has_data()) std::this_thread::sleep_for(1ms);
+    // An engine that is at work: one that waits for some may want the lock to let go of the model's file.
+    hold = server.hold();
+  } while (server.metric("quern_requests_running") != 1);
   Client queued = server.connect();
-  queued.send(request);
+  queued.send(request(2));
   ASSERT_TRUE(server.metric_becomes("quern_requests_waiting", 1));
   std::this_thread::sleep_for(2 * wait);
   hold.unlock();
