@@ -293,6 +293,40 @@ TEST_P(Device, MatmulOfGroupedMatrices) {
         }
 }
 
+/// A matrix with act-order takes the activations in an order of its own; those beside it must not get them.
+TEST_P(Products, MatricesWithAndWithoutOrderSideBySide) {
+  constexpr int64_t kRows = 64, kCols = 256;
+  const GroupedParts parts =
+      random_grouped({.bits = 4, .group_size = 128, .order = GroupOrder::shuffled}, kRows, kCols, 14);
+  const GroupedMatrix matrix = parts.matrix();
+  const auto ordered = backend_->prepare(
+      {"test", DType::Grouped, {kRows, kCols}, std::as_bytes(std::span(parts.qweight)), &matrix});
+  ASSERT_TRUE(ordered.has_value()) << ordered.error().message;
+  const TestMatrix q4 = random_matrix(*find_quant("Q4_0"), {kRows, kCols}, 15);
+  const TestMatrix q8 = random_matrix(*find_quant("Q8_0"), {kRows, kCols}, 16);
+  const auto first = backend_->prepare(q8.tensor), last = backend_->prepare(q4.tensor);
+  const auto gain = backend_->prepare_vector(std::vector<float>(kCols, 1.0f));
+  for (const int64_t batch : {4, 20}) {
+    const TestTensor x = TestTensor::random(batch, kCols, 17);
+    const DeviceTensor in(*backend_, batch, kCols, x.values), norm(*backend_, batch, kCols);
+    for (const Tensor from : {in.view, norm.view}) {
+      const DeviceTensor a(*backend_, batch, kRows), b(*backend_, batch, kRows), c(*backend_, batch, kRows);
+      const MatmulTarget targets[] = {
+          {a.view, first->get()}, {b.view, ordered->get()}, {c.view, last->get()}};
+      backend_->rms_norm(norm.view, in.view, **gain, 1e-5f);
+      backend_->matmul_multi(targets, from);
+      TestTensor taken(batch, kCols);
+      backend_->read(taken.values.data(), from);
+      const auto right = [&](std::span<const float> exact) {
+        return exact_matmul(exact, kRows, kCols, taken.view);
+      };
+      EXPECT_LE(nmse(a.values(), right(q8.exact)), kMatmulLimit) << batch;
+      EXPECT_LE(nmse(b.values(), right(parts.exact)), kMatmulLimit) << batch;
+      EXPECT_LE(nmse(c.values(), right(q4.exact)), kMatmulLimit) << batch;
+    }
+  }
+}
+
 /// Few rows of each grouped matrix are looked at when it is loaded.
 TEST_P(Device, AGroupedMatrixThatIsNotFiniteIsRefused) {
   GroupedParts parts = random_grouped({.bits = 4, .group_size = 32}, 64, 64, 13);

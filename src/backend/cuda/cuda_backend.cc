@@ -244,9 +244,12 @@ void CudaBackend::rms_norm(Tensor out, Tensor in, const Vector& gain, float eps)
   QUERN_DCHECK(out.rows == in.rows && out.cols == in.cols && in.cols % group == 0);
   begin_op();
   const Wanted next{hopper_cols(static_cast<int>(in.rows))};  // most forms have that order
-  if (group == in.cols && row_step(RowStepArgs::rms_norm, out,
-                                   {.in = rows_of(in), .gain = cuda_vector(gain).device(), .eps = eps}, next))
-    return;
+  if (group == in.cols) {
+    const auto done = row_step(RowStepArgs::rms_norm, out,
+                               {.in = rows_of(in), .gain = cuda_vector(gain).device(), .eps = eps}, next);
+    if (!done) return note(fail(done.error()));
+    if (*done) return;
+  }
   launch_rms_norm(rows_of(out), rows_of(in), cuda_vector(gain).device(), group, eps, device_->stream());
 }
 
@@ -283,7 +286,9 @@ void CudaBackend::silu_mul(Tensor out, Tensor gate, Tensor up) {
   QUERN_DCHECK(out.rows == gate.rows && out.rows == up.rows && out.cols == gate.cols && out.cols == up.cols);
   begin_op();
   const Wanted next{hopper_cols(static_cast<int>(out.rows))};
-  if (row_step(RowStepArgs::silu_mul, out, {.in = rows_of(gate), .up = rows_of(up)}, next)) return;
+  const auto done = row_step(RowStepArgs::silu_mul, out, {.in = rows_of(gate), .up = rows_of(up)}, next);
+  if (!done) return note(fail(done.error()));
+  if (*done) return;
   launch_silu_mul(rows_of(out), rows_of(gate), rows_of(up), device_->stream());
 }
 

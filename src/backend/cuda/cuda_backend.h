@@ -122,9 +122,10 @@ class CudaBackend final : public Backend {
   };
   Wanted wanted(const CudaWeight& weight, int rows) const;
   int hopper_cols(int rows) const;
+  /// In halves_ and scales_; what they held is lost.
   Result<ActivationArgs> room_for(int rows, int padded, const Wanted& wanted);
   /// Makes `out` with one kernel, together with what a matmul of it needs; false when it is not of that kind.
-  bool row_step(RowStepArgs::Kind kind, Tensor out, RowStepArgs args, const Wanted& wanted);
+  Result<bool> row_step(RowStepArgs::Kind kind, Tensor out, RowStepArgs args, const Wanted& wanted);
   Result<MatmulArgs> convert(Tensor in, int rows, const CudaWeight& weight, const int32_t* source,
                              const Wanted& wanted);
   Result<> run_same_form(const MatmulArgs& converted, std::span<const MatmulTarget* const> targets,

@@ -105,6 +105,7 @@ CudaBackend::Wanted CudaBackend::wanted(const CudaWeight& weight, int rows) cons
 }
 
 Result<ActivationArgs> CudaBackend::room_for(int rows, int padded, const Wanted& wanted) {
+  converted_.reset();
   const int part = wanted.cols > 0 ? wanted.cols : kRowRoom;
   const int padded_rows = (rows + part - 1) / part * part;
   ActivationArgs a{.rows = rows, .padded_rows = padded_rows, .padded = padded};
@@ -115,7 +116,8 @@ Result<ActivationArgs> CudaBackend::room_for(int rows, int padded, const Wanted&
   return a;
 }
 
-bool CudaBackend::row_step(RowStepArgs::Kind kind, Tensor out, RowStepArgs args, const Wanted& wanted) {
+Result<bool> CudaBackend::row_step(RowStepArgs::Kind kind, Tensor out, RowStepArgs args,
+                                   const Wanted& wanted) {
   const auto fits = [](const Rows& r) {
     return reinterpret_cast<uintptr_t>(r.data) % 16 == 0 && r.stride % 4 == 0;
   };
@@ -123,16 +125,11 @@ bool CudaBackend::row_step(RowStepArgs::Kind kind, Tensor out, RowStepArgs args,
   if (out.rows == 0 || out.cols % 4 != 0 || padded > kRowStepCols || !fits(args.in) || !fits(args.up) ||
       !fits(rows_of(out)))
     return false;
-  const auto room = room_for(static_cast<int>(out.rows), padded, wanted);
-  if (!room) {
-    note(fail(room.error()));
-    return true;
-  }
-  args.to = *room;
+  QUERN_TRY(args.to, room_for(static_cast<int>(out.rows), padded, wanted));
   args.out = out.data;
   args.stride = out.stride;
   launch_row_step(kind, args, device_->stream());
-  converted_ = {out, wanted, matmul_args(*room)};
+  converted_ = {out, wanted, matmul_args(args.to)};
   return true;
 }
 
@@ -146,7 +143,10 @@ Result<MatmulArgs> CudaBackend::convert(Tensor in, int rows, const CudaWeight& w
   if (plain && converted_ && alike(converted_->wanted) && converted_->of.data == in.data &&
       converted_->of.rows == in.rows && converted_->of.cols == in.cols && converted_->of.stride == in.stride)
     return converted_->args;
-  if (plain && row_step(RowStepArgs::copy, in, {.in = rows_of(in)}, wanted)) return converted_->args;
+  if (plain) {
+    QUERN_TRY(const bool done, row_step(RowStepArgs::copy, in, {.in = rows_of(in)}, wanted));
+    if (done) return converted_->args;
+  }
   QUERN_TRY(ActivationArgs a, room_for(rows, weight.packed().units * kUnit, wanted));
   a.in = rows_of(in);
   a.source = source;
