@@ -59,8 +59,8 @@ class Device {
 /// unsupported: too old.
 Result<std::unique_ptr<Device>> open_device(int index);
 
-/// The emulator (simt/emulator.h), with `bytes` of memory, and what sm_90a has if it is a `hopper`. It fails,
-/// until it is restarted, when somebody sets `broken`.
+/// The emulator (simt/emulator.h), with `bytes` of memory and as many of page-locked memory, and what sm_90a
+/// has if it is a `hopper`. It fails, until it is restarted, when somebody sets `broken`.
 std::unique_ptr<Device> emulated_device(size_t bytes, std::shared_ptr<std::atomic<bool>> broken = nullptr,
                                         bool hopper = false);
 

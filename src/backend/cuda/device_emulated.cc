@@ -44,8 +44,22 @@ class EmulatedDevice final : public Device {
     sizes_.erase(found);
     std::free(memory);
   }
-  void* alloc_host(size_t bytes) override { return std::malloc(bytes); }
-  void free_host(void* memory) override { std::free(memory); }
+  void* alloc_host(size_t bytes) override {
+    const std::lock_guard lock(mutex_);
+    if (bytes > total_ - host_used_) return nullptr;
+    void* memory = std::malloc(bytes);
+    host_sizes_[memory] = bytes;
+    host_used_ += bytes;
+    return memory;
+  }
+  void free_host(void* memory) override {
+    const std::lock_guard lock(mutex_);
+    const auto found = host_sizes_.find(memory);
+    if (found == host_sizes_.end()) return;
+    host_used_ -= found->second;
+    host_sizes_.erase(found);
+    std::free(memory);
+  }
 
   Result<> load(void* to, const void* host, size_t bytes) override {
     std::memcpy(to, host, bytes);
@@ -89,8 +103,8 @@ class EmulatedDevice final : public Device {
   const std::shared_ptr<std::atomic<bool>> broken_;
   const bool hopper_;
   mutable std::mutex mutex_;
-  size_t used_ = 0;
-  std::map<void*, size_t> sizes_;
+  size_t used_ = 0, host_used_ = 0;
+  std::map<void*, size_t> sizes_, host_sizes_;
 };
 
 }  // namespace

@@ -108,24 +108,29 @@ class Uploads {
   };
   Result<size_t> room(size_t bytes) {
     const size_t rounded = (bytes + kAlign - 1) / kAlign * kAlign;
-    while (pieces_.empty() || used_ + rounded > pieces_[current_].device.bytes()) {
-      flush();
-      if (!pieces_.empty()) ++current_;
-      used_ = sent_ = 0;
-      if (current_ < pieces_.size()) continue;
-      Piece piece;
-      const size_t size = rounded > kPiece ? rounded : kPiece;
-      QUERN_TRY(piece.device, Allocation::of(device_, size));
-      piece.host = static_cast<std::byte*>(device_->alloc_host(size));
-      if (piece.host == nullptr) {
-        if (!pieces_.empty()) --current_;
-        return fail(ErrorCode::resource_exhausted, "cuda: no {} bytes of host memory for uploads", size);
-      }
-      pieces_.push_back(std::move(piece));
-    }
+    if (pieces_.empty() || used_ + rounded > pieces_[current_].device.bytes())
+      QUERN_TRY_VOID(next_piece(rounded));
     const size_t at = used_;
     used_ += rounded;
     return at;
+  }
+  /// Goes on in a later piece with room for `bytes`. When there is no such memory, all stays as it was.
+  Result<> next_piece(size_t bytes) {
+    size_t next = pieces_.empty() ? 0 : current_ + 1;
+    while (next < pieces_.size() && pieces_[next].device.bytes() < bytes) ++next;
+    if (next == pieces_.size()) {
+      Piece piece;
+      const size_t size = bytes > kPiece ? bytes : kPiece;
+      QUERN_TRY(piece.device, Allocation::of(device_, size));
+      piece.host = static_cast<std::byte*>(device_->alloc_host(size));
+      if (piece.host == nullptr)
+        return fail(ErrorCode::resource_exhausted, "cuda: no {} bytes of host memory for uploads", size);
+      pieces_.push_back(std::move(piece));
+    }
+    flush();
+    current_ = next;
+    used_ = sent_ = 0;
+    return {};
   }
 
   std::shared_ptr<Device> device_;
