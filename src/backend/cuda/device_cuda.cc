@@ -56,7 +56,6 @@ class CudaDevice final : public Device {
       : index_(index),
         name_(properties.name),
         multiprocessors_(properties.multiProcessorCount),
-        overlap_(properties.major >= 9),
         hopper_(properties.major == 9 && properties.minor == 0),
         nvml_(bus_of(index)) {}
   ~CudaDevice() override { use(); }
@@ -64,8 +63,9 @@ class CudaDevice final : public Device {
   /// Before anything else.
   Result<> start() {
     use();
-    QUERN_TRY(steps_, Lane::open(overlap_));
-    QUERN_TRY(loads_, Lane::open(overlap_));
+    // Only code for sm_90a waits for the kernel before (wait_for_previous): newer GPUs run that for 8.0.
+    QUERN_TRY(steps_, Lane::open(hopper_));
+    QUERN_TRY(loads_, Lane::open(hopper_));
     return {};
   }
 
@@ -207,7 +207,7 @@ class CudaDevice final : public Device {
   const int index_;
   const std::string name_;
   const int multiprocessors_;
-  const bool overlap_, hopper_;
+  const bool hopper_;
   const Nvml nvml_;
   std::unique_ptr<Lane> steps_;
   std::mutex loading_mutex_;
