@@ -166,9 +166,11 @@ class CudaDevice final : public Device {
     steps_.reset();
     loads_.reset();
     error_ = cudaSuccess;
-    cudaError_t error = cudaDeviceReset();
+    // After a fault the reset may tell of that fault once more: whether a new context can be made is what
+    // counts.
+    cudaDeviceReset();
     cudaGetLastError();
-    if (error == cudaSuccess) error = cudaSetDevice(index_);
+    cudaError_t error = cudaSetDevice(index_);
     if (error == cudaSuccess) error = cudaFree(nullptr);  // makes a context
     if (error != cudaSuccess)
       return device_error(ErrorCode::unavailable,
