@@ -64,13 +64,20 @@ void Queue::run() {
   const uint64_t hash = log_.hash();
   auto graph = std::ranges::find_if(graphs_, [&](const Graph& g) { return g.hash == hash && g.log == log_; });
   Graph* found = graph != graphs_.end() ? &*graph : nullptr;
-  if (found == nullptr && std::ranges::find(seen_, hash) != seen_.end()) found = graph_of_log(hash);
+  if (found == nullptr) {
+    const auto seen = std::ranges::find(seen_, hash, &Seen::hash);
+    if (seen == seen_.end()) {
+      if (seen_.size() == kSeen) seen_.erase(seen_.begin());
+      seen_.push_back({hash});
+    } else if (!seen->refused) {
+      found = graph_of_log(hash);
+      seen->refused = found == nullptr;
+    }
+  }
   if (found != nullptr) {
     found->used = ++turn_;
     note(cudaGraphLaunch(found->run, stream_));
   } else {
-    if (seen_.size() == kSeen) seen_.erase(seen_.begin());
-    seen_.push_back(hash);
     start_all();
   }
   log_.clear();
@@ -120,12 +127,21 @@ void Queue::start_all() {
 Queue::Graph* Queue::graph_of_log(uint64_t hash) {
   cudaGraph_t made = nullptr;
   cudaGraphExec_t run = nullptr;
-  if (cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal) != cudaSuccess) return nullptr;
-  start_all();
-  if (cudaStreamEndCapture(stream_, &made) != cudaSuccess) return nullptr;
-  const cudaError_t error = cudaGraphInstantiate(&run, made, 0);
-  cudaGraphDestroy(made);
-  if (error != cudaSuccess) return nullptr;
+  const cudaError_t before = take_error();
+  cudaError_t error = cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal);
+  if (error == cudaSuccess) {
+    start_all();
+    error = cudaStreamEndCapture(stream_, &made);
+    // A graph that lacks a launch which was refused must not run.
+    if (const cudaError_t refused = take_error(); error == cudaSuccess) error = refused;
+    if (error == cudaSuccess) error = cudaGraphInstantiate(&run, made, 0);
+    if (made != nullptr) cudaGraphDestroy(made);
+  }
+  note(before);
+  if (error != cudaSuccess) {
+    cudaGetLastError();  // the step itself has not failed: it runs without a graph
+    return nullptr;
+  }
   if (graphs_.size() == kGraphs) {
     const auto oldest = std::ranges::min_element(graphs_, {}, &Graph::used);
     cudaGraphExecDestroy(oldest->run);

@@ -50,6 +50,11 @@ class Queue {
     bool operator==(const Log& other) const;
     uint64_t hash() const;
   };
+  /// A step that ran without a graph.
+  struct Seen {
+    uint64_t hash = 0;
+    bool refused = false;  // no graph can be made of it
+  };
   struct Graph {
     uint64_t hash = 0;
     Log log;
@@ -69,7 +74,7 @@ class Queue {
   bool overlap_, collecting_ = false;
   Log log_;
   std::vector<Graph> graphs_;
-  std::vector<uint64_t> seen_;      // hashes of steps that ran without a graph, the last ones
+  std::vector<Seen> seen_;          // the last ones
   std::vector<const void*> roomy_;  // kernels that have been allowed their shared memory
   uint64_t turn_ = 0;
   cudaError_t error_ = cudaSuccess;
