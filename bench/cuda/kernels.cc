@@ -5,7 +5,7 @@
 // L2 cache several times over, so that every matrix comes from memory; the median of its replays counts. What
 // is timed is a whole op: activations to halves, the product, and adding up splits. usage: quern_cuda_bench
 // [--types Q4_0,gptq-4-128,…] [--rows 1,16,32,64,128,256]
-// [--part gate_up] [--cluster 1|2|4] [--quick]
+// [--part gate_up] [--cluster 1|2|4] [--most-shared] [--quick]
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 #include <fmt/format.h>
@@ -282,7 +282,7 @@ std::vector<std::string> split(const std::string& text) {
 
 int run(std::span<char*> arguments) {
   std::string types = "gptq-4-128,Q4_0,Q4_K,Q6_K,Q8_0,F16", rows = "1,16,32,64,128,256", part;
-  bool quick = false;
+  bool quick = false, most_shared = false;
   GpuOptions options;
   for (size_t i = 1; i < arguments.size(); ++i) {
     const std::string argument = arguments[i];
@@ -294,18 +294,22 @@ int run(std::span<char*> arguments) {
       rows = arguments[++i];
     else if (argument == "--part" && i + 1 < arguments.size())
       part = arguments[++i];
+    else if (argument == "--most-shared")
+      most_shared = true;
     else if (argument == "--cluster" && i + 1 < arguments.size())
       options.hopper_cluster = std::stoi(arguments[++i]);
     else
       return fmt::print(
                  stderr,
-                 "usage: quern_cuda_bench [--types …] [--rows …] [--part …] [--cluster …] [--quick]\n"),
+                 "usage: quern_cuda_bench [--types …] [--rows …] [--part …] [--cluster …] [--most-shared] "
+                 "[--quick]\n"),
              2;
   }
   if (const int n = options.hopper_cluster; n != 1 && n != 2 && n != 4)
     return fmt::print(stderr, "error: --cluster {}: 1, 2 or 4\n", n), 2;
   auto device = cuda::open_device(0);
   if (!device) return fmt::print(stderr, "error: {}\n", device.error().message), 1;
+  if (most_shared) (*device)->stream()->want_most_shared();
   cudaStream_t stream = (*device)->stream()->stream();
   auto backend = cuda::make_device_backend(*std::move(device), options);
   if (!backend) return fmt::print(stderr, "error: {}\n", backend.error().message), 1;

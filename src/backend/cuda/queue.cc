@@ -43,8 +43,11 @@ Queue::~Queue() {
 
 void Queue::launch(const Call& call, void** arguments, const uint32_t* sizes) {
   // More than 48 KiB must be asked for, once.
-  if (call.shared > 0 && std::ranges::find(roomy_, call.kernel) == roomy_.end()) {
+  if ((call.shared > 0 || most_shared_) && std::ranges::find(roomy_, call.kernel) == roomy_.end()) {
     note(cudaFuncSetAttribute(call.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, call.shared));
+    if (most_shared_)
+      note(cudaFuncSetAttribute(call.kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                cudaSharedmemCarveoutMaxShared));
     roomy_.push_back(call.kernel);
   }
   if (!collecting_) return start(call, arguments);

@@ -33,6 +33,9 @@ class Queue {
   cudaStream_t stream() const { return stream_; }
 
   void launch(const Call& call, void** arguments, const uint32_t* sizes);
+  /// Kernels that are launched for the first time from here on want as much shared memory, and as little
+  /// first cache, as there can be.
+  void want_most_shared() { most_shared_ = true; }
   void collect() { collecting_ = true; }
   /// What was collected goes to the stream; launches do so at once from here on.
   void run();
@@ -71,7 +74,7 @@ class Queue {
   }
 
   cudaStream_t stream_;
-  bool overlap_, collecting_ = false;
+  bool overlap_, collecting_ = false, most_shared_ = false;
   Log log_;
   std::vector<Graph> graphs_;
   std::vector<Seen> seen_;          // the last ones
