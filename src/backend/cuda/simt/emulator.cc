@@ -377,6 +377,7 @@ void finish_products(int but_last) {
   while (static_cast<int>(groups.size()) > but_last) {
     for (const simt::Product& product : groups.front()) simt::multiply(product);
     groups.erase(groups.begin());
+    simt::exchange("", 1);  // a warp's product is done for all its lanes at once
   }
 }
 
