@@ -70,6 +70,35 @@ TEST_P(Products, MatmulOfEveryFormat) {
   }
 }
 
+/// Some outputs of each block, row by row, where all would take long to compute.
+struct Sample {
+  const TestMatrix& matrix;
+  const TestTensor& x;
+  std::vector<double> expected;
+
+  Sample(const TestMatrix& m, const TestTensor& x) : matrix(m), x(x) {
+    const auto cols = static_cast<size_t>(x.view.cols);
+    for (int64_t n = kFirst; n < rows(); n += kStep) {
+      const auto row = std::span(m.exact).subspan(static_cast<size_t>(n) * cols, cols);
+      const auto one = exact_matmul(row, 1, x.view.cols, x.view);
+      expected.insert(expected.end(), one.begin(), one.end());
+    }
+  }
+  double error_of(Backend& backend) const {
+    const auto w = backend.prepare(matrix.tensor);
+    if (!w) return NAN;
+    const auto all = multiply(backend, **w, x);
+    std::vector<float> got;
+    for (int64_t n = kFirst; n < rows(); n += kStep)
+      for (int64_t r = 0; r < x.view.rows; ++r) got.push_back(all[static_cast<size_t>(r * rows() + n)]);
+    return nmse(got, expected);
+  }
+
+ private:
+  static constexpr int64_t kFirst = 5, kStep = 61;
+  int64_t rows() const { return matrix.tensor.shape[0]; }
+};
+
 /// Enough outputs that no kernel of many columns gives way to one of fewer (cuda_matmul.cc).
 TEST_P(Products, MatmulOfManyOutputs) {
   if (GetParam() == "emulated") GTEST_SKIP() << "without wgmma there is one wide kernel";
@@ -78,22 +107,29 @@ TEST_P(Products, MatmulOfManyOutputs) {
     const QuantInfo& info = *find_quant(name);
     const int64_t cols = info.block > 64 ? info.block : 64;
     const TestMatrix m = random_matrix(info, {rows, cols}, 31);
-    auto w = backend_->prepare(m.tensor);
-    ASSERT_TRUE(w.has_value()) << w.error().message;
     for (const int64_t batch : {16, 32, 64, 128, 256}) {
       const TestTensor x = TestTensor::random(batch, cols, 32);
-      const auto all = multiply(*backend_, **w, x);
-      // Some rows of each block are enough.
-      std::vector<float> got;
-      std::vector<double> expected;
-      for (int64_t n = 5; n < rows; n += 61) {
-        const auto one =
-            exact_matmul(std::span(m.exact).subspan(static_cast<size_t>(n * cols), static_cast<size_t>(cols)),
-                         1, cols, x.view);
-        expected.insert(expected.end(), one.begin(), one.end());
-        for (int64_t r = 0; r < batch; ++r) got.push_back(all[static_cast<size_t>(r * rows + n)]);
+      EXPECT_LE(Sample(m, x).error_of(*backend_), kMatmulLimit) << name << " batch " << batch;
+    }
+  }
+}
+
+/// Blocks that use every stage of their ring several times: so many outputs that K is not split.
+TEST_P(Products, MatmulOfManyUnits) {
+  if (GetParam() == "emulated") GTEST_SKIP() << "the ring is Hopper's";
+  const int64_t rows = emulated() ? 560 : 17000, cols = emulated() ? 1664 : 2048;
+  for (const char* name : {"Q4_0", "Q8_0"}) {
+    const TestMatrix m = random_matrix(*find_quant(name), {rows, cols}, 35);
+    for (const int64_t batch : {16, 64, 128, 256}) {
+      if (emulated() && batch > 64) break;
+      const TestTensor x = TestTensor::random(batch, cols, 36);
+      const Sample sample(m, x);
+      for (const int cluster : {1, 2, 4}) {
+        const auto backend = device_backend(GetParam(), {.hopper_cluster = cluster});
+        ASSERT_TRUE(backend.has_value()) << backend.error().message;
+        EXPECT_LE(sample.error_of(**backend), kMatmulLimit)
+            << fmt::format("{} batch {} in clusters of {}", name, batch, cluster);
       }
-      EXPECT_LE(nmse(got, expected), kMatmulLimit) << name << " batch " << batch;
     }
   }
 }
