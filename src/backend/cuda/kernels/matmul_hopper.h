@@ -156,6 +156,50 @@ QUERN_DEVICE void multiply_units(float (&d)[cols / 2], const Packed& w, int tile
   wgmma_wait<0>();
   keep(d);
 }
+
+/// A warp's tile, from output `first_n` and row `first_m` on, to the outputs or to its split's sums: `finish`
+/// for all of them, where what does not change is read once, and 16 outputs' loads are under way together.
+template <int cols>
+QUERN_DEVICE void store_tile(const float (&d)[cols / 2], const MatmulArgs& args, const Target& target,
+                             int first_n, int first_m, int lane) {
+  const bool split = args.splits > 1, add = !split && target.accumulate != 0;
+  const int n = first_n + lane / 4, m = first_m + 2 * (lane % 4);
+  const bool has_n[2] = {n < target.weight.rows, n + 8 < target.weight.rows};
+  const int64_t stride = split ? args.cols : target.stride;
+  float* out = split ? args.partial + (int64_t{block_y()} * args.rows + m) * stride + target.first_col + n
+                     : target.out + m * stride + n;
+  float factor[2] = {1, 1}, bias[2] = {0, 0};
+  QUERN_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    if (split || !has_n[half]) continue;
+    factor[half] = target.weight.factor[n + 8 * half];
+    if (target.bias != nullptr) bias[half] = target.bias[n + 8 * half];
+  }
+  constexpr int parts = cols / 8, together = parts < 4 ? parts : 4;
+  QUERN_UNROLL
+  for (int first = 0; first < parts; first += together) {
+    float scale[together][2], before[together][4] = {};
+    QUERN_UNROLL
+    for (int j = 0; j < together; ++j) {
+      QUERN_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int row = 8 * (first + j) + i % 2;
+        const bool has_m = m + row < args.rows;
+        if (i < 2) scale[j][i] = has_m && !split ? args.scale[m + row] : 1.0f;
+        if (add && has_m && has_n[i / 2]) before[j][i] = out[row * stride + 8 * (i / 2)];
+      }
+    }
+    QUERN_UNROLL
+    for (int j = 0; j < together; ++j) {
+      QUERN_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int row = 8 * (first + j) + i % 2;
+        const float value = d[4 * (first + j) + i] * factor[i / 2] * scale[j][i % 2] + bias[i / 2];
+        if (m + row < args.rows && has_n[i / 2]) out[row * stride + 8 * (i / 2)] = before[j][i] + value;
+      }
+    }
+  }
+}
 #endif
 
 template <int code, int cols>
@@ -201,21 +245,7 @@ hopper_wide(QUERN_ARGUMENT MatmulArgs args) {
     float d[cols / 2] = {};
     multiply_units<form, cols>(d, w, tile, begin, end, shared, full, empty, args.cluster,
                                scales + warp * Block::kHeadUnits * Block::kHeads, warp, lane);
-    const int rows = args.rows - first_row < cols ? args.rows - first_row : cols;
-    QUERN_UNROLL
-    for (int j = 0; j < cols / 8; ++j) {
-      QUERN_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const int n = kTile * (first_tile + warp) + lane / 4 + 8 * (i / 2),
-                  m = 8 * j + 2 * (lane % 4) + i % 2;
-        if (n >= w.rows || m >= rows) continue;
-        if (args.splits == 1)
-          finish(args, target, w, n, first_row + m, d[4 * j + i]);
-        else
-          args.partial[(int64_t{block_y()} * args.rows + first_row + m) * args.cols + target.first_col + n] =
-              d[4 * j + i];
-      }
-    }
+    store_tile<cols>(d, args, target, kTile * (first_tile + warp), first_row, lane);
   }
   if (args.cluster > 1) sync_cluster();
 #endif
