@@ -25,13 +25,6 @@ const CudaWeight& weight_of(const MatmulTarget& target) {
   return static_cast<const CudaWeight&>(*target.weight);
 }
 
-/// Of all targets.
-int blocks_of(std::span<const MatmulTarget* const> targets, int rows) {
-  int blocks = 0;
-  for (const MatmulTarget* t : targets) blocks += blocks_of(weight_of(*t).packed(), rows);
-  return blocks;
-}
-
 /// Fills in the targets, for blocks of `rows` outputs. Returns how many blocks they are.
 int set_targets(MatmulArgs& args, std::span<const MatmulTarget* const> targets, int rows) {
   args.targets = static_cast<int>(targets.size());
@@ -212,7 +205,7 @@ Result<> CudaBackend::run_same_form(const MatmulArgs& converted, std::span<const
 }
 
 Result<> CudaBackend::run_hopper(MatmulArgs args, std::span<const MatmulTarget* const> targets, int cols) {
-  const int blocks = set_targets(args, targets, hopper_rows(cols));
+  const int blocks = set_targets(args, targets, kHopperRows);
   const int units = args.target[0].weight.units;
   args.cluster = hopper_cluster_;
   const auto chunks = [&] { return (args.rows + cols - 1) / cols; };
@@ -222,10 +215,9 @@ Result<> CudaBackend::run_hopper(MatmulArgs args, std::span<const MatmulTarget* 
     const int room = hopper_blocks(of_cols) * device_->multiprocessors();
     return std::clamp(room / without, 1, std::max(1, units / 8));
   };
-  constexpr int kFew = kHopperCols[0];
-  const int fixed = invariant_ ? splits_of(kFew, blocks_of(targets, hopper_rows(kFew))) : 1;
+  const int fixed = invariant_ ? splits_of(kHopperCols[0], blocks) : 1;
   // Better more blocks of fewer columns than splits of K, whose sums must be added up. (Activations laid out
-  // for many columns serve fewer, and down to 64 a block has as many outputs.)
+  // for many columns serve fewer.)
   while (cols > 64 && 10 * all() * fixed < 9 * device_->multiprocessors()) cols /= 2;
   args.chunks = chunks();
   const MatmulKernels& kernels = *weight_of(*targets[0]).kernels();

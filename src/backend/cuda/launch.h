@@ -147,13 +147,13 @@ struct MatmulArgs {
 };
 
 using MatmulLaunch = void (*)(const MatmulArgs&, Grid, int threads, Stream);
-/// kernels/matmul_hopper.h: by columns; grid x: blocks of hopper_rows(cols) outputs, up to whole clusters, ·
+/// kernels/matmul_hopper.h: by columns; grid x: blocks of kHopperRows outputs, up to whole clusters, ·
 /// chunks, y: splits.
 using HopperLaunch = void (*)(const MatmulArgs&, Grid, Stream);
 constexpr int kHopperCols[] = {16, 32, 64, 128, 256};
-/// Outputs of a block, and blocks that shall fit on a multiprocessor.
-QUERN_BOTH int hopper_rows(int cols) { return cols <= 32 ? 64 : 128; }
-QUERN_BOTH int hopper_blocks(int cols) { return cols <= 32 ? 4 : cols <= 64 ? 2 : 1; }
+constexpr int kHopperRows = 128;  // outputs of a block: all of them read the same activations
+/// Blocks that shall fit on a multiprocessor.
+QUERN_BOTH int hopper_blocks(int cols) { return cols <= 64 ? 2 : 1; }
 struct HopperKernels {
   HopperLaunch of_cols[5] = {};
 };

@@ -3,7 +3,7 @@
 // registers, become halves there, and into the tensor cores; the activations are read by the tensor cores
 // from shared memory.
 //
-// A block is 64 or 128 outputs, 16 for each of its warps, by `cols` rows of activations. One more warp
+// A block is 128 outputs, 16 for each of its warps, by `cols` rows of activations. One more warp
 // copies, unit by unit and several units ahead: from each of the tiles its codes, and the activations, which
 // were laid out for it (ActivationArgs::by_units): unit after unit, each row's 64 halves in the order in
 // which the fragments take them, 16-byte parts swizzled. Codes are copied ahead of the kernel that makes the
@@ -32,7 +32,7 @@ namespace quern::cuda {
 /// A block's size and shared memory: stages, 1024 bytes to align them, the barriers, and scales.
 template <Form form, int cols>
 struct HopperBlock {
-  static constexpr int kTiles = hopper_rows(cols) / kTile;
+  static constexpr int kTiles = kHopperRows / kTile;
   static constexpr int kBlocks = hopper_blocks(cols);
   /// With many columns the accumulators need more registers than an even share, so the copying warp is one of
   /// four that give theirs up.
@@ -54,29 +54,33 @@ struct HopperBlock {
 };
 
 #ifdef QUERN_HAS_WGMMA
-/// The copying warp: fills stages as they become empty. Lane i copies tile i's codes, lane 0 the block's part
-/// of the activations, too.
+/// One lane of the copying warp: fills stages as they become empty. (Where the compiler must expect several
+/// lanes, it makes a loop over them of each copy, which takes as long as the tensor cores need for the unit.)
 template <Form form, int cols>
 QUERN_DEVICE void copy_units(const MatmulArgs& args, const Packed& w, int first_tile, int first_row,
                              int begin, int end, int rank, uint8_t* shared, hopper::Barrier* full,
-                             hopper::Barrier* empty, int lane) {
+                             hopper::Barrier* empty) {
   using namespace hopper;
   using Block = HopperBlock<form, cols>;
   constexpr int stages = Block::kStages;
-  const uint32_t* codes =
-      codes_of<form>(w, first_tile + lane < w.tiles ? first_tile + lane : w.tiles - 1, begin);
+  // Tiles that the matrix does not have are its last one once more; nobody stores what comes of them.
+  const int tile = first_tile < w.tiles ? first_tile : w.tiles - 1, others = w.tiles - 1 - tile;
+  const uint32_t* codes = codes_of<form>(w, tile, begin);
+  const int64_t tile_words = int64_t{w.units} * unit_words(form.bits);
   const int part = Block::kX / args.cluster;  // bytes
   const uint16_t* x = args.x + (int64_t{begin} * args.padded_rows + first_row) * kUnit + rank * part / 2;
   const int64_t x_step = int64_t{args.padded_rows} * kUnit;
   const auto start_codes = [&](int i, int stage) {
-    if (lane == 0) arrive_expecting(full + stage, Block::kSent);
-    sync_warp();
-    if (lane < Block::kTiles)
-      copy_bulk(shared + stage * Block::kStage + Block::kX + lane * Block::kCodes,
-                codes + i * unit_words(form.bits), Block::kCodes, full + stage);
+    arrive_expecting(full + stage, Block::kSent);
+    const uint32_t* from = codes + i * unit_words(form.bits);
+    QUERN_UNROLL
+    for (int t = 0; t < Block::kTiles; ++t) {
+      copy_bulk(shared + stage * Block::kStage + Block::kX + t * Block::kCodes, from, Block::kCodes,
+                full + stage);
+      if (t < others) from += tile_words;
+    }
   };
   const auto start_x = [&](int i, int stage) {
-    if (lane != 0) return;
     uint8_t* to = shared + stage * Block::kStage + rank * part;
     if (args.cluster > 1)
       copy_bulk_to_all(to, x + i * x_step, part, full + stage, args.cluster);
@@ -237,8 +241,8 @@ hopper_wide(QUERN_ARGUMENT MatmulArgs args) {
 
   if (warp >= Block::kTiles) {
     if constexpr (Block::kShares) give_up_registers<40>();
-    if (warp == Block::kTiles)
-      copy_units<form, cols>(args, w, first_tile, first_row, begin, end, rank, shared, full, empty, lane);
+    if (warp == Block::kTiles && elected())
+      copy_units<form, cols>(args, w, first_tile, first_row, begin, end, rank, shared, full, empty);
   } else {
     if constexpr (Block::kShares) take_registers<232>();
     const int tile = first_tile + warp < w.tiles ? first_tile + warp : w.tiles - 1;

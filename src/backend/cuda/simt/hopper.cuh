@@ -55,6 +55,19 @@ QUERN_DEVICE void copy_bulk(void* shared, const void* global, int bytes, Barrier
       : "memory");
 }
 
+/// True in one of the warp's lanes.
+QUERN_DEVICE bool elected() {
+  uint32_t yes;
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "elect.sync _|p, 0xffffffff;\n"
+      "selp.u32 %0, 1, 0, p;\n"
+      "}\n"
+      : "=r"(yes));
+  return yes != 0;
+}
+
 // ---- clusters: blocks that run at the same time and reach each other's shared memory
 
 /// All threads of the cluster's blocks, with what they have written. No block may end while another still

@@ -23,6 +23,8 @@ void arrive_expecting(Barrier* barrier, int bytes);
 void wait(Barrier* barrier, int parity);
 void copy_bulk(void* shared, const void* global, int bytes, Barrier* barrier);
 
+inline bool elected() { return thread_x() % kWarp == 0; }
+
 void sync_cluster();
 void arrive_at(Barrier* barrier, int rank);
 void copy_bulk_to_all(void* shared, const void* global, int bytes, Barrier* barrier, int blocks);
