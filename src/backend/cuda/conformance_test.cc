@@ -552,8 +552,11 @@ TEST_P(Device, RefusesByName) {
 #ifdef QUERN_CUDA_EMULATED
 /// What the plug-in asks of a GPU before it is used, here of the emulator: GPTQ's forms are in it, too.
 TEST(Cuda, SelfTest) {
-  const auto backend = cuda::make_device_backend(cuda::emulated_device(size_t{1} << 28), {}, true);
-  EXPECT_TRUE(backend.has_value()) << (backend ? "" : backend.error().message);
+  for (const bool hopper : {false, true}) {
+    auto device = cuda::emulated_device(size_t{1} << 28, nullptr, hopper);
+    const auto backend = cuda::make_device_backend(std::move(device), {}, true);
+    EXPECT_TRUE(backend.has_value()) << (backend ? "" : backend.error().message);
+  }
 }
 #endif
 

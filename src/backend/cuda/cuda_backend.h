@@ -17,6 +17,8 @@ class CudaBackend final : public Backend {
   /// `tested`: it is held to the self-test (self_check.h) after each restart.
   CudaBackend(std::shared_ptr<Device> device, const GpuOptions& options, bool tested);
 
+  const Device& device() const { return *device_; }
+
   std::string_view name() const override { return "cuda"; }
   std::string description() const override;
 

@@ -40,14 +40,28 @@ void random_block(const QuantInfo& info, std::byte* to, std::mt19937& random) {
   info.pack(block, to);
 }
 
+/// A product's size: `rows` random outputs, and the same ones again, `times` in all.
+struct Shape {
+  int64_t rows, cols, times;
+  std::span<const int64_t> batches;
+};
+
+/// The first `period` of each `length` values, over and over.
+template <class T>
+void repeat(std::vector<T>& values, int64_t period, int64_t length) {
+  for (size_t i = 0; i < values.size(); ++i)
+    if (const auto at = static_cast<int64_t>(i) % length; at >= period)
+      values[i] = values[i - static_cast<size_t>(period)];
+}
+
 struct Matrix {
   std::vector<std::byte> bytes;
   std::vector<float> values;
   RawTensor tensor;
 };
 
-Matrix random_stored(const QuantInfo& info, int64_t rows, int64_t cols, std::mt19937& random) {
-  const auto n = static_cast<size_t>(rows * cols);
+Matrix random_stored(const QuantInfo& info, const Shape& shape, std::mt19937& random) {
+  const auto n = static_cast<size_t>(shape.rows * shape.cols);
   Matrix m;
   m.bytes.resize(n / info.block * info.bytes);
   m.values.resize(n);
@@ -57,7 +71,10 @@ Matrix random_stored(const QuantInfo& info, int64_t rows, int64_t cols, std::mt1
     info.encode(random_values(n, random).data(), m.bytes.data(), n, nullptr);
   }
   info.decode(m.bytes.data(), m.values.data(), n);
-  m.tensor = {"self-test", info.dtype, {rows, cols}, m.bytes};
+  const auto once = static_cast<int64_t>(m.bytes.size());
+  m.bytes.resize(m.bytes.size() * static_cast<size_t>(shape.times));
+  repeat(m.bytes, once, static_cast<int64_t>(m.bytes.size()));
+  m.tensor = {"self-test", info.dtype, {shape.rows * shape.times, shape.cols}, m.bytes};
   return m;
 }
 
@@ -91,33 +108,32 @@ Result<> compare(Backend& backend, const Memory& memory, std::span<const double>
               error / power);
 }
 
-/// `values`: [rows][cols], what the weight stands for.
+/// `values`: [rows][cols], what the weight stands for, but for repetitions.
 Result<> test_product(Backend& backend, const Weight& weight, std::span<const float> values, int64_t batch,
                       std::string_view what, std::mt19937& random) {
   const int64_t rows = weight.rows, cols = weight.cols;
+  const int64_t distinct = static_cast<int64_t>(values.size()) / cols;
   const std::vector<float> x = random_values(static_cast<size_t>(batch * cols), random);
   QUERN_TRY(const Memory in, upload(backend, batch, cols, x));
   QUERN_TRY(const Memory out, upload(backend, batch, rows, {}));
   backend.matmul(out.view, weight, in.view);
-  std::vector<double> right;
+  std::vector<double> right(static_cast<size_t>(batch * rows));
   for (int64_t b = 0; b < batch; ++b)
-    for (int64_t n = 0; n < rows; ++n) {
+    for (int64_t n = 0; n < distinct; ++n) {
       double sum = 0;
       for (int64_t k = 0; k < cols; ++k)
         sum += static_cast<double>(values[static_cast<size_t>(n * cols + k)]) *
                x[static_cast<size_t>(b * cols + k)];
-      right.push_back(sum);
+      right[static_cast<size_t>(b * rows + n)] = sum;
     }
-  return compare(backend, out, right, fmt::format("{} times {} rows", what, batch));
+  repeat(right, distinct, rows);
+  return compare(backend, out, right, fmt::format("{} outputs of {} times {} rows", rows, what, batch));
 }
 
-constexpr int64_t kRows = 150, kCols = 768;
-constexpr int64_t kBatches[] = {3, 20, 100};  // one for each kernel
-
-Result<> test_format(Backend& backend, const QuantInfo& info, std::mt19937& random) {
-  const Matrix m = random_stored(info, kRows, kCols, random);
+Result<> test_format(Backend& backend, const QuantInfo& info, const Shape& shape, std::mt19937& random) {
+  const Matrix m = random_stored(info, shape, random);
   QUERN_TRY(const auto weight, backend.prepare(m.tensor));
-  for (const int64_t batch : kBatches)
+  for (const int64_t batch : shape.batches)
     QUERN_TRY_VOID(test_product(backend, *weight, m.values, batch, info.name, random));
   return {};
 }
@@ -131,33 +147,65 @@ void put_field(uint32_t* words, int64_t stride, int64_t index, int bits, uint32_
 }
 
 /// With its columns in another order, as act-order leaves them.
-Result<> test_grouped(CudaBackend& backend, int bits, bool zero_points, std::mt19937& random) {
-  constexpr int64_t rows = 160, group = 128, groups = kCols / group;
-  std::vector<uint32_t> codes(static_cast<size_t>(kCols * bits / 32 * rows)),
-      zeros(static_cast<size_t>(groups * (rows * bits / 32)));
-  std::vector<float> scales(static_cast<size_t>(groups * rows));
-  GroupedMatrix m{.bits = bits, .rows = rows, .cols = kCols, .groups = groups, .scale_type = DType::F32};
-  for (int64_t k = 0; k < kCols; ++k) m.group_of.push_back(static_cast<int32_t>(k / group));
+Result<> test_grouped(CudaBackend& backend, int bits, bool zero_points, const Shape& shape,
+                      std::mt19937& random) {
+  constexpr int64_t group = 128;
+  const int64_t cols = shape.cols, groups = cols / group, all = shape.rows * shape.times;
+  const int64_t zero_words = shape.rows * bits / 32;
+  std::vector<uint32_t> codes(static_cast<size_t>(cols * bits / 32 * all)),
+      zeros(static_cast<size_t>(groups * zero_words * shape.times));
+  std::vector<float> scales(static_cast<size_t>(groups * all));
+  GroupedMatrix m{.bits = bits, .rows = all, .cols = cols, .groups = groups, .scale_type = DType::F32};
+  for (int64_t k = 0; k < cols; ++k) m.group_of.push_back(static_cast<int32_t>(k / group));
   std::ranges::shuffle(m.group_of, random);
   for (float& s : scales) s = f16_to_f32(f32_to_f16(0.01f + 0.001f * static_cast<float>(random() % 16)));
   for (int64_t g = 0; g < groups; ++g)
-    for (int64_t n = 0; n < rows; ++n)
-      put_field(&zeros[static_cast<size_t>(g * (rows * bits / 32))], 1, n, bits, random() % (1u << bits));
-  for (int64_t n = 0; n < rows; ++n)
-    for (int64_t k = 0; k < kCols; ++k)
-      put_field(&codes[static_cast<size_t>(n)], rows, k, bits, random() % (1u << bits));
+    for (int64_t n = 0; n < shape.rows; ++n)
+      put_field(&zeros[static_cast<size_t>(g * zero_words * shape.times)], 1, n, bits,
+                random() % (1u << bits));
+  for (int64_t n = 0; n < shape.rows; ++n)
+    for (int64_t k = 0; k < cols; ++k)
+      put_field(&codes[static_cast<size_t>(n)], all, k, bits, random() % (1u << bits));
+  repeat(scales, shape.rows, all);
+  repeat(zeros, zero_words, zero_words * shape.times);
+  repeat(codes, shape.rows, all);
   m.codes = reinterpret_cast<const std::byte*>(codes.data());
   m.zeros = reinterpret_cast<const std::byte*>(zeros.data());
   m.scales = reinterpret_cast<const std::byte*>(scales.data());
   if (!zero_points) m.zero = 1 << (bits - 1);
-  std::vector<float> values(static_cast<size_t>(rows * kCols));
-  decode_grouped(m, 0, rows, values.data());
-  QUERN_TRY(
-      const auto weight,
-      backend.prepare({"self-test", DType::Grouped, {rows, kCols}, std::as_bytes(std::span(codes)), &m}));
+  std::vector<float> values(static_cast<size_t>(shape.rows * cols));
+  decode_grouped(m, 0, shape.rows, values.data());
+  QUERN_TRY(const auto weight,
+            backend.prepare({"self-test", DType::Grouped, {all, cols}, std::as_bytes(std::span(codes)), &m}));
   const auto what = fmt::format("GPTQ {}-bit{}", bits, zero_points ? " with zero points" : "");
-  for (const int64_t batch : kBatches)
+  for (const int64_t batch : shape.batches)
     QUERN_TRY_VOID(test_product(backend, *weight, values, batch, what, random));
+  return {};
+}
+
+/// One for each kernel, but those of many columns on Hopper, which need many outputs (run_hopper).
+constexpr int64_t kBatches[] = {3, 10, 20, 100};
+constexpr int64_t kManyColumns[] = {100, 200};
+
+Result<> test_products(CudaBackend& backend, std::mt19937& random) {
+  const Shape small{150, 768, 1, kBatches}, small_grouped{160, 768, 1, kBatches};
+  for (const QuantInfo* info : all_quants()) QUERN_TRY_VOID(test_format(backend, *info, small, random));
+  for (const int bits : {2, 3, 4, 8})
+    for (const bool zero_points : {false, true})
+      QUERN_TRY_VOID(test_grouped(backend, bits, zero_points, small_grouped, random));
+  if (!backend.device().hopper()) return {};
+  const int64_t times = kHopperRows * int64_t{backend.device().multiprocessors()} / 32 + 1;
+  std::vector<Form> forms;
+  for (const QuantInfo* info : all_quants()) {
+    const Shape large{32, std::max<int64_t>(info->block, kUnit), times, kManyColumns};
+    const Form form = pack_plan(*info, large.rows, large.cols).form;
+    if (std::ranges::find(forms, form) != forms.end()) continue;
+    forms.push_back(form);
+    QUERN_TRY_VOID(test_format(backend, *info, large, random));
+  }
+  for (const int bits : {2, 3, 4, 8})
+    for (const bool zero_points : {false, true})
+      QUERN_TRY_VOID(test_grouped(backend, bits, zero_points, {32, 128, times, kManyColumns}, random));
   return {};
 }
 
@@ -209,10 +257,7 @@ Result<> test_attention(Backend& backend, int64_t head_dim, std::mt19937& random
 
 Result<> self_check(CudaBackend& backend) {
   std::mt19937 random(1);
-  for (const QuantInfo* info : all_quants()) QUERN_TRY_VOID(test_format(backend, *info, random));
-  for (const int bits : {2, 3, 4, 8})
-    for (const bool zero_points : {false, true})
-      QUERN_TRY_VOID(test_grouped(backend, bits, zero_points, random));
+  QUERN_TRY_VOID(test_products(backend, random));
   for (const int64_t head_dim : {64, 128}) QUERN_TRY_VOID(test_attention(backend, head_dim, random));
   return {};
 }

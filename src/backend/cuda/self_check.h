@@ -6,7 +6,7 @@
 namespace quern::cuda {
 
 /// Multiplies small random matrices of every format, and of GPTQ's bits, by few and by many rows, and attends
-/// to a short sequence; fails by naming what came out wrong. Well under a second on a GPU.
+/// to a short sequence; fails by naming what came out wrong. About a second on a GPU.
 Result<> self_check(CudaBackend& backend);
 
 }  // namespace quern::cuda
