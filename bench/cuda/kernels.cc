@@ -1,5 +1,5 @@
-// How fast the GPU multiplies: every form of weights on the matrices of Llama-2-7B and Llama-3-8B, beside
-// cuBLAS in bf16 (where its library is found) and the bandwidth of a plain copy.
+// How fast the GPU multiplies: every form of weights on the matrices of Llama-3-8B and Llama-2-7B, and their
+// sum over a layer, beside cuBLAS in bf16 (where its library is found) and the bandwidth of a plain copy.
 //
 // A measurement is one CUDA graph that multiplies by as many copies of the matrix as are needed to fill the
 // L2 cache several times over, so that every matrix comes from memory; the median of its replays counts. What
@@ -27,17 +27,17 @@ namespace quern {
 namespace {
 
 struct Shape {
-  const char* model;
-  const char* part;
+  std::string_view model, part;
   int64_t rows, cols;
-  bool quick;
 };
+constexpr std::string_view kQuickModel = "llama-3-8b";
 constexpr Shape kShapes[] = {
-    {"llama-2-7b", "qkv", 12288, 4096, false},     {"llama-2-7b", "out", 4096, 4096, true},
-    {"llama-2-7b", "gate_up", 22016, 4096, false}, {"llama-2-7b", "down", 4096, 11008, false},
-    {"llama-3-8b", "qkv", 6144, 4096, true},       {"llama-3-8b", "out", 4096, 4096, false},
-    {"llama-3-8b", "gate_up", 28672, 4096, true},  {"llama-3-8b", "down", 4096, 14336, true},
+    {"llama-3-8b", "qkv", 6144, 4096},      {"llama-3-8b", "out", 4096, 4096},
+    {"llama-3-8b", "gate_up", 28672, 4096}, {"llama-3-8b", "down", 4096, 14336},
+    {"llama-2-7b", "qkv", 12288, 4096},     {"llama-2-7b", "out", 4096, 4096},
+    {"llama-2-7b", "gate_up", 22016, 4096}, {"llama-2-7b", "down", 4096, 11008},
 };
+constexpr int kLayerParts = 4;
 
 /// Groups of GPTQ checkpoints, by name.
 struct Grouping {
@@ -236,7 +236,34 @@ class Bench {
         peer);
   }
 
+  /// The sums of what was measured of each layer, where that was all of it.
+  void print_layers(std::span<const int> batches) const {
+    for (const Layer& layer : layers_) {
+      if (layer.parts != kLayerParts) continue;
+      for (size_t i = 0; i < batches.size(); ++i) {
+        fmt::print("{:<11} layer    {:<18} M={:<4} {:8.2f} us", layer.model, layer.type, batches[i],
+                   layer.us[i]);
+        if (layer.peer[i] > 0)
+          fmt::print("  cuBLAS {:8.2f} us  {:5.2f}x", layer.peer[i], layer.peer[i] / layer.us[i]);
+        fmt::print("\n");
+      }
+    }
+  }
+
  private:
+  struct Layer {
+    std::string_view model;
+    std::string type;
+    std::vector<double> us, peer;  // by number of rows
+    int parts = 0;
+  };
+  Layer& layer_of(std::string_view model, std::string_view type, size_t batches) {
+    for (Layer& layer : layers_)
+      if (layer.model == model && layer.type == type) return layer;
+    const std::vector<double> zeros(batches);
+    return layers_.emplace_back(Layer{model, std::string(type), zeros, zeros});
+  }
+
   void run(const Shape& s, const RawTensor& tensor, std::string_view name, std::span<const int> batches,
            std::span<const double> peer) {
     std::vector<std::unique_ptr<Weight>> weights;
@@ -250,6 +277,7 @@ class Bench {
     std::vector<float> x(static_cast<size_t>(512 * s.cols));
     for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i * 2654435761u % 1000) / 500 - 1;
     backend_.write({static_cast<float*>(in->data()), 512, s.cols, s.cols}, x.data());
+    Layer& layer = layer_of(s.model, name, batches.size());
     for (size_t i = 0; i < batches.size(); ++i) {
       const Tensor from{static_cast<float*>(in->data()), batches[i], s.cols, s.cols};
       const Tensor to{static_cast<float*>(out->data()), batches[i], s.rows, s.rows};
@@ -263,7 +291,10 @@ class Bench {
       if (peer[i] > 0) fmt::print("  cuBLAS {:8.2f} us  {:5.2f}x", peer[i], peer[i] / us);
       fmt::print("\n");
       std::fflush(stdout);
+      layer.us[i] += us;
+      layer.peer[i] += peer[i];
     }
+    ++layer.parts;
     if (auto done = backend_.end_step(); !done) fmt::print(stderr, "error: {}\n", done.error().message);
   }
 
@@ -271,6 +302,7 @@ class Bench {
   cudaStream_t stream_;
   Cublas cublas_;
   double bandwidth_ = 0;
+  std::vector<Layer> layers_;
 };
 
 std::vector<std::string> split(const std::string& text) {
@@ -318,7 +350,7 @@ int run(std::span<char*> arguments) {
   std::vector<int> batches;
   for (const std::string& part : split(rows)) batches.push_back(std::stoi(part));
   for (const Shape& shape : kShapes) {
-    if ((quick && !shape.quick) || (!part.empty() && part != shape.part)) continue;
+    if ((quick && shape.model != kQuickModel) || (!part.empty() && part != shape.part)) continue;
     std::vector<double> peer;
     bench.cublas(shape, batches, peer);
     for (const std::string& type : split(types)) {
@@ -331,6 +363,7 @@ int run(std::span<char*> arguments) {
       bench.ours(shape, *info, batches, peer);
     }
   }
+  bench.print_layers(batches);
   return 0;
 }
 
