@@ -113,6 +113,7 @@ struct HeadCopies {
   const uint32_t* from = nullptr;  // what this lane copies of the first unit
   int group = 0, shift = 0, step = 0;
 
+  HeadCopies() = default;
   QUERN_DEVICE HeadCopies(const Packed& w, int tile, int lane) {
     const int word = 4 * lane;
     if constexpr (form.super) {
@@ -188,10 +189,6 @@ QUERN_DEVICE float min_of(const Raw<form>& raw, int j, int half) {
          static_cast<float>(code);
 }
 
-/// Half `half` of a word, twice.
-QUERN_DEVICE uint32_t twice(uint32_t word, int half) {
-  return half == 0 ? (word & 0xffffu) | word << 16 : word >> 16 | (word & 0xffff0000u);
-}
 /// s and −m as halves, twice.
 template <Form form>
 QUERN_DEVICE uint32_t scale_pair(const Raw<form>& raw, int j, int half) {

@@ -4,10 +4,11 @@
 // from shared memory.
 //
 // A block is 128 outputs, 16 for each of its warps, by `cols` rows of activations. One more warp
-// copies, unit by unit and several units ahead: from each of the tiles its codes, and the activations, which
-// were laid out for it (ActivationArgs::by_units): unit after unit, each row's 64 halves in the order in
-// which the fragments take them, 16-byte parts swizzled. Codes are copied ahead of the kernel that makes the
-// activations.
+// copies, unit by unit and several units ahead: from each of the tiles its codes and scales, and the
+// activations, which were laid out for it (ActivationArgs::by_units): unit after unit, each row's 64 halves
+// in the order in which the fragments take them, 16-byte parts swizzled. Weights are copied ahead of the
+// kernel that makes the activations. What it does, the others need no instructions for: of few columns, these
+// are the limit.
 //
 // A unit's products go to the tensor cores in groups; while one is at work, the next one's weights are made.
 //
@@ -29,7 +30,7 @@
 
 namespace quern::cuda {
 
-/// A block's size and shared memory: stages, 1024 bytes to align them, the barriers, and scales.
+/// A block's size and shared memory: stages, 1024 bytes to align them, and the barriers.
 template <Form form, int cols>
 struct HopperBlock {
   static constexpr int kTiles = kHopperRows / kTile;
@@ -41,46 +42,66 @@ struct HopperBlock {
   /// A quarter of a multiprocessor has 16384 registers and takes every fourth warp.
   static constexpr int kWarpsOfQuarter = (kThreads / kWarp * kBlocks + 3) / 4;
   static constexpr int kRegisters = 16384 / (kWarp * kWarpsOfQuarter) / 8 * 8;  // of a thread
-  static constexpr int kCodes = 4 * unit_words(form.bits);                      // bytes of a tile's unit
+  // A stage: activations, which begin on 1024 bytes, codes and scales of a unit.
   static constexpr int kX = cols * kUnit * 2;
-  static constexpr int kSent = kX + kTiles * kCodes;
-  static constexpr int kStage = (kSent + 1023) / 1024 * 1024;  // the activations begin on 1024 bytes
-  static constexpr int kHeadUnits = 8;                         // whose scales are on their way, by warp
-  static constexpr int kHeads = HeadCopies<form>::kWords;      // words of a unit
-  static constexpr int kHeadBytes = 4 * kTiles * kHeadUnits * kHeads;
-  static constexpr int kRoom = 208 * 1024 / kBlocks - kHeadBytes;
+  static constexpr int kCodes = 4 * unit_words(form.bits);  // bytes of a tile
+  static constexpr int kHeads = 4 * HeadCopies<form>::kWords;
+  static constexpr int kSent = kX + kTiles * kCodes;  // in bulk
+  static constexpr int kStage = (kSent + kTiles * kHeads + 1023) / 1024 * 1024;
+  static constexpr int kRoom = 208 * 1024 / kBlocks;
   static constexpr int kStages = kRoom / kStage < 12 ? kRoom / kStage : 12;
-  static constexpr int kBytes = kStages * kStage + 1024 + 2 * kStages * 8 + kHeadBytes;
+  static constexpr int kBytes = kStages * kStage + 1024 + 2 * kStages * 8;
 };
 
 #ifdef QUERN_HAS_WGMMA
-/// One lane of the copying warp: fills stages as they become empty. (Where the compiler must expect several
-/// lanes, it makes a loop over them of each copy, which takes as long as the tensor cores need for the unit.)
+/// The copying warp: fills stages as they become empty. Scales come in pieces of 16 bytes, from all lanes;
+/// the rest in bulk, by one. (Where the compiler must expect several lanes, it makes a loop over them of each
+/// bulk copy, which takes as long as the tensor cores need for the unit.)
 template <Form form, int cols>
 QUERN_DEVICE void copy_units(const MatmulArgs& args, const Packed& w, int first_tile, int first_row,
                              int begin, int end, int rank, uint8_t* shared, hopper::Barrier* full,
-                             hopper::Barrier* empty) {
+                             hopper::Barrier* empty, int lane) {
   using namespace hopper;
   using Block = HopperBlock<form, cols>;
   constexpr int stages = Block::kStages;
+  // Scales: each lane has the same few pieces of every unit.
+  constexpr int pieces = Block::kHeads / 16, all_pieces = Block::kTiles * pieces;
+  constexpr int rounds = (all_pieces + kWarp - 1) / kWarp;
   // Tiles that the matrix does not have are its last one once more; nobody stores what comes of them.
   const int tile = first_tile < w.tiles ? first_tile : w.tiles - 1, others = w.tiles - 1 - tile;
   const uint32_t* codes = codes_of<form>(w, tile, begin);
-  const int64_t tile_words = int64_t{w.units} * unit_words(form.bits);
+  const int tile_words = w.units * unit_words(form.bits);
+  HeadCopies<form> heads[rounds > 0 ? rounds : 1];
+  QUERN_UNROLL
+  for (int j = 0; j < rounds; ++j) {
+    const int piece = lane + kWarp * j, t = piece / pieces;
+    heads[j] = HeadCopies<form>(w, tile + (t < others ? t : others), piece % pieces);
+  }
   const int part = Block::kX / args.cluster;  // bytes
   const uint16_t* x = args.x + (int64_t{begin} * args.padded_rows + first_row) * kUnit + rank * part / 2;
   const int64_t x_step = int64_t{args.padded_rows} * kUnit;
-  const auto start_codes = [&](int i, int stage) {
+  const auto start_weights = [&](int i, int stage) {
+    uint8_t* to = shared + stage * Block::kStage + Block::kX;
+    if constexpr (pieces > 0) {
+      QUERN_UNROLL
+      for (int j = 0; j < rounds; ++j) {
+        const int piece = lane + kWarp * j;
+        if (kWarp * (j + 1) > all_pieces && piece >= all_pieces) continue;
+        heads[j].template start<0>(shared_place(to + Block::kTiles * Block::kCodes + 16 * piece), begin + i,
+                                   piece % pieces);
+      }
+      arrive_after_copies(full + stage);
+    }
+    if (!elected()) return;
     arrive_expecting(full + stage, Block::kSent);
     const uint32_t* from = codes + i * unit_words(form.bits);
     QUERN_UNROLL
-    for (int t = 0; t < Block::kTiles; ++t) {
-      copy_bulk(shared + stage * Block::kStage + Block::kX + t * Block::kCodes, from, Block::kCodes,
+    for (int t = 0; t < Block::kTiles; ++t)
+      copy_bulk(to + t * Block::kCodes, from + (t < others ? t : others) * tile_words, Block::kCodes,
                 full + stage);
-      if (t < others) from += tile_words;
-    }
   };
   const auto start_x = [&](int i, int stage) {
+    if (!elected()) return;
     uint8_t* to = shared + stage * Block::kStage + rank * part;
     if (args.cluster > 1)
       copy_bulk_to_all(to, x + i * x_step, part, full + stage, args.cluster);
@@ -88,55 +109,46 @@ QUERN_DEVICE void copy_units(const MatmulArgs& args, const Packed& w, int first_
       copy_bulk(to, x + i * x_step, part, full + stage);
   };
   const int units = end - begin, ahead = units < stages ? units : stages;
-  for (int i = 0; i < ahead; ++i) start_codes(i, i);
+  for (int i = 0; i < ahead; ++i) start_weights(i, i);
   wait_for_previous();
   for (int i = 0; i < ahead; ++i) start_x(i, i);
   for (int i = ahead, stage = 0, parity = 0; i < units; ++i) {
     wait(empty + stage, parity);
-    start_codes(i, stage);
+    start_weights(i, stage);
     start_x(i, stage);
     if (++stage == stages) stage = 0, parity ^= 1;
   }
 }
 
-/// A warp's tile: d += weights · activations over the units. `scales` is the warp's own.
+/// A warp's tile: d += weights · activations over the units.
 template <Form form, int cols>
-QUERN_DEVICE void multiply_units(float (&d)[cols / 2], const Packed& w, int tile, int begin, int end,
+QUERN_DEVICE void multiply_units(float (&d)[cols / 2], int zero_code, int begin, int end,
                                  const uint8_t* shared, hopper::Barrier* full, hopper::Barrier* empty,
-                                 int cluster, uint32_t* scales, int warp, int lane) {
+                                 int cluster, int warp, int lane) {
   using namespace hopper;
   using Block = HopperBlock<form, cols>;
-  constexpr int stages = Block::kStages, ahead = Block::kHeadUnits;
+  constexpr int stages = Block::kStages;
   constexpr int together = cols >= 128 ? 4 : 2;  // products that go to the tensor cores as one group
-  const Zero zero = Zero::of(w.zero);
-  const HeadCopies<form> heads(w, tile, lane);
-  const SharedPlace place = shared_place(scales + 4 * lane);
-  const auto fetch_heads = [&](int unit, int slot) {
-    if (unit < end) heads.template start<0>(place + 4 * Block::kHeads * slot, unit, lane);
-    copy_commit();
-  };
+  const Zero zero = Zero::of(zero_code);
   const auto leave = [&](int stage) {
     if (cluster > 1 && lane < cluster) arrive_at(empty + stage, lane);
     if (cluster == 1 && lane == 0) arrive(empty + stage);
   };
-  for (int i = 0; i < ahead; ++i) fetch_heads(begin + i, i);
-  wait_for_previous();
   int stage = 0, parity = 0, before = 0;
   uint32_t a[2][together][4];
   keep(d);
   for (int first = begin; first < end; first += 2) {
     QUERN_UNROLL
     for (int i = 0; i < 2; ++i) {
-      const int unit = first + i, slot = static_cast<int>(static_cast<unsigned>(unit - begin) % ahead);
+      const int unit = first + i;
       if (unit >= end) continue;
       const uint8_t* at = shared + stage * Block::kStage;
-      copy_wait<ahead - 1>();
-      sync_warp();  // other lanes have copied this one's scales
+      const uint8_t *codes = at + Block::kX + warp * Block::kCodes,
+                    *heads = at + Block::kSent + warp * Block::kHeads;
       wait(full + stage, parity);
       Raw<form> raw;
-      load_codes<form>(raw, reinterpret_cast<const uint32_t*>(at + Block::kX + warp * Block::kCodes), lane,
-                       FromShared{});
-      load_heads<form>(raw, scales + slot * Block::kHeads, lane);
+      load_codes<form>(raw, reinterpret_cast<const uint32_t*>(codes), lane, FromShared{});
+      load_heads<form>(raw, reinterpret_cast<const uint32_t*>(heads), lane);
       const uint64_t right = descriptor(at);
       QUERN_UNROLL
       for (int h = 0; h < 4; h += together) {
@@ -150,13 +162,10 @@ QUERN_DEVICE void multiply_units(float (&d)[cols / 2], const Packed& w, int tile
         wgmma_wait<1>();  // those before: their registers are free
         if (h == 0 && unit > begin) leave(before);
       }
-      sync_warp();  // all lanes have read the slot
-      fetch_heads(unit + ahead, slot);
       before = stage;
       if (++stage == stages) stage = 0, parity ^= 1;
     }
   }
-  copy_wait<0>();
   wgmma_wait<0>();
   keep(d);
 }
@@ -217,9 +226,10 @@ hopper_wide(QUERN_ARGUMENT MatmulArgs args) {
   uint8_t* shared = dynamic + (1024 - shared_address(dynamic) % 1024) % 1024;
   auto* full = reinterpret_cast<Barrier*>(shared + Block::kStages * Block::kStage);
   Barrier* empty = full + Block::kStages;
-  auto* scales = reinterpret_cast<uint32_t*>(empty + Block::kStages);
   if (thread_x() == 0) {
-    for (int i = 0; i < Block::kStages; ++i) init(full + i, 1), init(empty + i, Block::kTiles * args.cluster);
+    const int senders = 1 + (Block::kHeads > 0 ? kWarp : 0);
+    for (int i = 0; i < Block::kStages; ++i)
+      init(full + i, senders), init(empty + i, Block::kTiles * args.cluster);
     fence_init();
   }
   if (args.cluster > 1)
@@ -240,15 +250,13 @@ hopper_wide(QUERN_ARGUMENT MatmulArgs args) {
   const int lane = thread_x() % kWarp, warp = thread_x() / kWarp;
 
   if (warp >= Block::kTiles) {
-    if constexpr (Block::kShares) give_up_registers<40>();
-    if (warp == Block::kTiles && elected())
-      copy_units<form, cols>(args, w, first_tile, first_row, begin, end, rank, shared, full, empty);
+    if constexpr (Block::kShares) give_up_registers<56>();
+    if (warp == Block::kTiles)
+      copy_units<form, cols>(args, w, first_tile, first_row, begin, end, rank, shared, full, empty, lane);
   } else {
-    if constexpr (Block::kShares) take_registers<232>();
-    const int tile = first_tile + warp < w.tiles ? first_tile + warp : w.tiles - 1;
+    if constexpr (Block::kShares) take_registers<224>();
     float d[cols / 2] = {};
-    multiply_units<form, cols>(d, w, tile, begin, end, shared, full, empty, args.cluster,
-                               scales + warp * Block::kHeadUnits * Block::kHeads, warp, lane);
+    multiply_units<form, cols>(d, w.zero, begin, end, shared, full, empty, args.cluster, warp, lane);
     store_tile<cols>(d, args, target, kTile * (first_tile + warp), first_row, lane);
   }
   if (args.cluster > 1) sync_cluster();

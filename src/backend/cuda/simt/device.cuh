@@ -171,6 +171,10 @@ QUERN_DEVICE uint32_t h2_of(float low, float high) {
 }
 QUERN_DEVICE float float_of_half(uint16_t h) { return __half2float(__ushort_as_half(h)); }
 
+/// Half `half` of a word, twice.
+QUERN_DEVICE uint32_t twice(uint32_t word, int half) {
+  return __byte_perm(word, 0, half == 0 ? 0x1010 : 0x3232);
+}
 /// (a & mask) | bits in one instruction; the compiler makes it two.
 QUERN_DEVICE uint32_t and_or(uint32_t a, uint32_t mask, uint32_t bits) {
   uint32_t d;

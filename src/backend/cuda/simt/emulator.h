@@ -144,6 +144,9 @@ inline uint32_t h2_of(float low, float high) {
   return static_cast<uint32_t>(f32_to_f16(low)) | static_cast<uint32_t>(f32_to_f16(high)) << 16;
 }
 inline float float_of_half(uint16_t h) { return simt::half_value(h); }
+inline uint32_t twice(uint32_t word, int half) {
+  return half == 0 ? (word & 0xffffu) | word << 16 : word >> 16 | (word & 0xffff0000u);
+}
 inline uint32_t and_or(uint32_t a, uint32_t mask, uint32_t bits) { return (a & mask) | bits; }
 inline float float_of_bits(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline uint32_t bits_of_float(float x) { return std::bit_cast<uint32_t>(x); }

@@ -31,6 +31,11 @@ QUERN_DEVICE void arrive_expecting(Barrier* barrier, int bytes) {
                "r"(bytes)
                : "memory");
 }
+/// Arrives once this thread's copies (copy_async) up to here are done.
+QUERN_DEVICE void arrive_after_copies(Barrier* barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier))
+               : "memory");
+}
 /// Waits for the end of the phase of that parity (the first phase has parity 0).
 QUERN_DEVICE void wait(Barrier* barrier, int parity) {
   asm volatile(

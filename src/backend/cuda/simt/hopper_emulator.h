@@ -20,6 +20,11 @@ void init(Barrier* barrier, int arrivals);
 inline void fence_init() {}
 void arrive(Barrier* barrier);
 void arrive_expecting(Barrier* barrier, int bytes);
+inline void arrive_after_copies(Barrier* barrier) {
+  simt::close_copies();
+  simt::finish_copies(0);
+  arrive(barrier);
+}
 void wait(Barrier* barrier, int parity);
 void copy_bulk(void* shared, const void* global, int bytes, Barrier* barrier);
 
