@@ -65,7 +65,8 @@ QUERN_DEVICE void copy_units(const MatmulArgs& args, const Packed& w, int first_
   using Block = HopperBlock<form, cols>;
   constexpr int stages = Block::kStages;
   // Scales: each lane has the same few pieces of every unit.
-  constexpr int pieces = Block::kHeads / 16, all_pieces = Block::kTiles * pieces;
+  constexpr int pieces = Block::kHeads > 0 ? Block::kHeads / 16 : 1;  // of a tile
+  constexpr int all_pieces = Block::kTiles * Block::kHeads / 16;
   constexpr int rounds = (all_pieces + kWarp - 1) / kWarp;
   // Tiles that the matrix does not have are its last one once more; nobody stores what comes of them.
   const int tile = first_tile < w.tiles ? first_tile : w.tiles - 1, others = w.tiles - 1 - tile;
@@ -82,7 +83,7 @@ QUERN_DEVICE void copy_units(const MatmulArgs& args, const Packed& w, int first_
   const int64_t x_step = int64_t{args.padded_rows} * kUnit;
   const auto start_weights = [&](int i, int stage) {
     uint8_t* to = shared + stage * Block::kStage + Block::kX;
-    if constexpr (pieces > 0) {
+    if constexpr (all_pieces > 0) {
       QUERN_UNROLL
       for (int j = 0; j < rounds; ++j) {
         const int piece = lane + kWarp * j;
