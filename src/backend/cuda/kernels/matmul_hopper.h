@@ -258,6 +258,9 @@ hopper_wide(QUERN_ARGUMENT MatmulArgs args) {
     if constexpr (Block::kShares) take_registers<224>();
     float d[cols / 2] = {};
     multiply_units<form, cols>(d, w.zero, begin, end, shared, full, empty, args.cluster, warp, lane);
+    // For itself, whatever the copying warp has waited for: what is stored, and what is read for it, may be
+    // in use by the kernel before.
+    wait_for_previous();
     store_tile<cols>(d, args, target, kTile * (first_tile + warp), first_row, lane);
   }
   if (args.cluster > 1) sync_cluster();
