@@ -32,10 +32,11 @@ Value list_item(Heap& heap, const List& list, int64_t index) {
 }
 
 Value string_item(Heap& heap, std::string_view text, int64_t index) {
-  heap.step(text.size() / 64);
+  heap.walk(text);
   const auto size = static_cast<int64_t>(count_characters(text));
   const int64_t place = index < 0 ? index + size : index;
   if (place < 0 || place >= size) return Undefined{"a string has no character at this index", ""};
+  heap.step(static_cast<size_t>(place) / 64);
   size_t begin = 0;
   for (int64_t i = 0; i < place; ++i) begin = character(text, begin).next;
   return text.substr(begin, character(text, begin).next - begin);

@@ -122,6 +122,55 @@ TEST(Hostile, StepsAreBounded) {
   }
 }
 
+TEST(Hostile, WalkingTextTakesSteps) {
+  const Limits few{.bytes = size_t{16} << 20, .steps = 60'000};
+  const auto hundred_times = [](const std::string& use) {
+    return "{% set s = 'a' * 1000000 %}{% set b = ' ' * 1000000 %}{% set n = '1' * 1000000 %}"
+           "{% set k = {n: 1} %}{% for i in range(100) %}{% if " +
+           use + " %}{% endif %}{% endfor %}";
+  };
+  for (const char* use : {"s | length",
+                          "s is lower",
+                          "s is upper",
+                          "s | wordcount",
+                          "b | trim",
+                          "s | trim('a')",
+                          "n | int",
+                          "n | float",
+                          "s | center(1)",
+                          "s[-1]",
+                          "s[9:]",
+                          "s.strip('a')",
+                          "b.lstrip()",
+                          "b.rstrip()",
+                          "s.isalpha()",
+                          "s.isalnum()",
+                          "n.isdigit()",
+                          "b.isspace()",
+                          "s.islower()",
+                          "s.isupper()",
+                          "s.istitle()",
+                          "s.isascii()",
+                          "s.count('b')",
+                          "s.partition('b')",
+                          "s.rpartition('b')",
+                          "s.splitlines()",
+                          "s.ljust(1)",
+                          "s.startswith(s)",
+                          "s.endswith(('b', s))",
+                          "s.removeprefix(s)",
+                          "s.removesuffix(s)",
+                          "k[s]",
+                          "'b' in s"}) {
+    fails(hundred_times(use), "the template takes more than", few);
+  }
+  // What looks at one end or at the type is as cheap for a long text.
+  for (const char* use : {"s is string", "s is defined", "s", "s.startswith('b')", "s.endswith('b')",
+                          "s | trim", "s.strip('b\n')", "s | default('x')"}) {
+    EXPECT_EQ(rendered(hundred_times(use), test_variables(), few), "") << use;
+  }
+}
+
 TEST(Hostile, ValuesMayHoldThemselves) {
   const std::string self = "{% set x = [1] %}{% do x.append(x) %}{% set y = [1] %}{% do y.append(y) %}";
   fails(self + "{{ x }}", "a value is nested deeper than");

@@ -111,7 +111,7 @@ Value dict_sort(Interpreter& in, const Value& self, Arguments& arguments) {
   return in.heap().list(std::move(pairs));
 }
 
-Value length_of(Interpreter&, const Value& self, Arguments&) { return integer(length(self)); }
+Value length_of(Interpreter& in, const Value& self, Arguments&) { return integer(length(in.heap(), self)); }
 
 Value first(Interpreter& in, const Value& self, Arguments&) {
   const std::vector<Value> items = items_of(in, self);

@@ -46,11 +46,11 @@ Value is_divisible(Interpreter&, const Value& self, Arguments& arguments) {
   return by == -1 || integer_of(self, "divisibleby") % by == 0;
 }
 
-Value is_lower_case(Interpreter& in, const Value& self, Arguments&) {
-  return is_lower(to_string(in.heap(), self));
-}
-Value is_upper_case(Interpreter& in, const Value& self, Arguments&) {
-  return is_upper(to_string(in.heap(), self));
+template <bool (*kind)(std::string_view)>
+Value is_case(Interpreter& in, const Value& self, Arguments&) {
+  const std::string_view text = to_string(in.heap(), self);
+  in.heap().walk(text);
+  return kind(text);
 }
 
 Value equals(Interpreter& in, const Value& self, Arguments& arguments) {
@@ -112,8 +112,8 @@ constexpr NamedBuiltin kTests[] = {
     {"even", is_even},
     {"odd", is_odd},
     {"divisibleby", is_divisible},
-    {"lower", is_lower_case},
-    {"upper", is_upper_case},
+    {"lower", is_case<is_lower>},
+    {"upper", is_case<is_upper>},
     {"eq", equals},
     {"equalto", equals},
     {"==", equals},

@@ -12,6 +12,7 @@ namespace quern::jinja {
 
 Value pad_text(Heap& heap, std::string_view text, int64_t width, std::string_view fill, int side) {
   if (count_characters(fill) != 1) raise("the fill must be exactly one character");
+  heap.walk(text);
   const auto size = static_cast<int64_t>(count_characters(text));
   if (width <= size) return text;
   const auto missing = static_cast<size_t>(width - size);
@@ -52,25 +53,22 @@ Value replace_method(Interpreter& in, const Value& self, Arguments& arguments) {
   return out.value();
 }
 
+std::string_view strip_method(Heap& heap, std::string_view text, Arguments& arguments, Strip strip) {
+  const auto set = arguments.optional_text("chars");
+  // A long set is searched for every character.
+  if (set) heap.step(set->size() / 64 * (text.size() / 16 + 1));
+  const std::string_view rest = strip(text, set);
+  heap.step((text.size() - rest.size()) / 64);  // only what goes is walked over
+  return rest;
+}
+
 namespace {
 
 std::string_view self_text(const Value& self) { return std::get<std::string_view>(self); }
 
-/// What strip() takes away; a long set is paid for.
-std::optional<std::string_view> strip_set(Interpreter& in, const Value& self, Arguments& arguments) {
-  const auto set = arguments.optional_text("chars");
-  if (set) in.heap().step(set->size() / 64 * (self_text(self).size() / 16 + 1));
-  return set;
-}
-
-Value strip_both(Interpreter& in, const Value& self, Arguments& arguments) {
-  return strip(self_text(self), strip_set(in, self, arguments));
-}
-Value strip_start(Interpreter& in, const Value& self, Arguments& arguments) {
-  return strip_left(self_text(self), strip_set(in, self, arguments));
-}
-Value strip_end(Interpreter& in, const Value& self, Arguments& arguments) {
-  return strip_right(self_text(self), strip_set(in, self, arguments));
+template <Strip strip>
+Value stripped(Interpreter& in, const Value& self, Arguments& arguments) {
+  return strip_method(in.heap(), self_text(self), arguments, strip);
 }
 
 /// Words between white space; at most `limit` splits, counted from the end that `reverse` says.
@@ -165,6 +163,7 @@ Value rsplit(Interpreter& in, const Value& self, Arguments& arguments) {
 Value split_lines(Interpreter& in, const Value& self, Arguments& arguments) {
   std::string_view text = self_text(self);
   const bool keep = arguments.flag("keepends", false);
+  in.heap().walk(text);
   std::vector<Value> lines;
   while (!text.empty()) {
     const size_t end = std::min(text.find_first_of("\n\r\v\f\x1c\x1d\x1e"), text.size());
@@ -192,6 +191,7 @@ bool matches_end(Interpreter& in, const Value& self, Arguments& arguments, bool 
   for (const Value& part : (*list)->items) {
     const auto* piece = as<std::string_view>(part);
     if (piece == nullptr) raise("{}() needs strings, not '{}'", arguments.function(), type_name(part));
+    in.heap().match(*piece);
     if (at_start ? text.starts_with(*piece) : text.ends_with(*piece)) return true;
   }
   return false;
@@ -245,8 +245,9 @@ Value index_last(Interpreter& in, const Value& self, Arguments& arguments) {
   return place;
 }
 
-Value count(Interpreter&, const Value& self, Arguments& arguments) {
+Value count(Interpreter& in, const Value& self, Arguments& arguments) {
   const std::string_view text = self_text(self);
+  in.heap().walk(text);
   const std::string_view needle = arguments.text("sub");
   if (needle.empty()) return integer(count_characters(text) + 1);
   size_t found = 0;
@@ -277,7 +278,8 @@ Value mapped(Interpreter& in, const Value& self, Arguments&) {
 }
 
 template <bool (*kind)(std::string_view)>
-Value is_kind(Interpreter&, const Value& self, Arguments&) {
+Value is_kind(Interpreter& in, const Value& self, Arguments&) {
+  in.heap().walk(self_text(self));
   return kind(self_text(self));
 }
 
@@ -314,6 +316,7 @@ Value partition(Interpreter& in, const Value& self, Arguments& arguments) {
   const std::string_view text = self_text(self);
   const std::string_view separator = arguments.text("sep");
   if (separator.empty()) raise("partition(): the separator is empty");
+  in.heap().walk(text);
   const size_t found = find_text(text, separator);
   if (found == std::string_view::npos) return in.heap().tuple({text, std::string_view(), std::string_view()});
   return in.heap().tuple({text.substr(0, found), separator, text.substr(found + separator.size())});
@@ -323,27 +326,29 @@ Value rpartition(Interpreter& in, const Value& self, Arguments& arguments) {
   const std::string_view text = self_text(self);
   const std::string_view separator = arguments.text("sep");
   if (separator.empty()) raise("rpartition(): the separator is empty");
-  in.heap().step(text.size() / 64 * separator.size());
+  in.heap().step(text.size() / 64 * (separator.size() + 1));
   const size_t found = text.rfind(separator);
   if (found == std::string_view::npos) return in.heap().tuple({std::string_view(), std::string_view(), text});
   return in.heap().tuple({text.substr(0, found), separator, text.substr(found + separator.size())});
 }
 
-Value remove_prefix(Interpreter&, const Value& self, Arguments& arguments) {
+Value remove_prefix(Interpreter& in, const Value& self, Arguments& arguments) {
   const std::string_view text = self_text(self);
   const std::string_view prefix = arguments.text("prefix");
+  in.heap().match(prefix);
   return text.starts_with(prefix) ? text.substr(prefix.size()) : text;
 }
-Value remove_suffix(Interpreter&, const Value& self, Arguments& arguments) {
+Value remove_suffix(Interpreter& in, const Value& self, Arguments& arguments) {
   const std::string_view text = self_text(self);
   const std::string_view suffix = arguments.text("suffix");
+  in.heap().match(suffix);
   return text.ends_with(suffix) ? text.substr(0, text.size() - suffix.size()) : text;
 }
 
 constexpr NamedBuiltin kMethods[] = {
-    {"strip", strip_both},
-    {"lstrip", strip_start},
-    {"rstrip", strip_end},
+    {"strip", stripped<strip>},
+    {"lstrip", stripped<strip_left>},
+    {"rstrip", stripped<strip_right>},
     {"split", split},
     {"rsplit", rsplit},
     {"splitlines", split_lines},

@@ -26,9 +26,7 @@ std::string_view text_of(Interpreter& in, const Value& self, const Arguments& ar
 }
 
 Value trim(Interpreter& in, const Value& self, Arguments& arguments) {
-  const auto set = arguments.optional_text("chars");
-  in.heap().step(set ? set->size() / 16 : 0);
-  return strip(text_of(in, self, arguments), set);
+  return strip_method(in.heap(), text_of(in, self, arguments), arguments, strip);
 }
 
 Value upper(Interpreter& in, const Value& self, Arguments& arguments) {
@@ -187,12 +185,13 @@ std::optional<int64_t> truncate(double value) {
   return static_cast<int64_t>(value);
 }
 
-Value to_integer(Interpreter&, const Value& self, Arguments& arguments) {
+Value to_integer(Interpreter& in, const Value& self, Arguments& arguments) {
   const Value* given = arguments.take("default");
   const Value fallback = given != nullptr ? *given : Value(int64_t{0});
   const int64_t base = arguments.integer("base", 10);
   if (base < 2 || base > 36) raise("int(): 'base' must be between 2 and 36");
   if (const auto* text = as<std::string_view>(self)) {
+    in.heap().walk(*text);
     if (const auto value = parse_integer(*text, static_cast<int>(base))) return *value;
     if (const auto real = parse_real(*text)) {
       if (const auto value = truncate(*real)) return *value;
@@ -206,11 +205,12 @@ Value to_integer(Interpreter&, const Value& self, Arguments& arguments) {
   return fallback;
 }
 
-Value to_real(Interpreter&, const Value& self, Arguments& arguments) {
+Value to_real(Interpreter& in, const Value& self, Arguments& arguments) {
   const Value* given = arguments.take("default");
   const Value fallback = given != nullptr ? *given : Value(0.0);
   if (const auto value = as_number(self)) return *value;
   if (const auto* text = as<std::string_view>(self)) {
+    in.heap().walk(*text);
     if (const auto value = parse_real(*text)) return *value;
   }
   return fallback;
@@ -251,6 +251,7 @@ Value round(Interpreter&, const Value& self, Arguments& arguments) {
 
 Value word_count(Interpreter& in, const Value& self, Arguments& arguments) {
   const std::string_view text = text_of(in, self, arguments);
+  in.heap().walk(text);
   const auto is_word = [&](size_t at) {
     const Character c = character(text, at);
     return text[at] == '_' || all_letters_or_digits(text.substr(at, c.next - at));

@@ -65,6 +65,7 @@ Value Text::value() {
 // --- Scope ---
 
 const Value* Scope::find(std::string_view name, Heap& heap) const {
+  heap.match(name);
   for (const Scope* scope = this; scope != nullptr; scope = scope->parent_) {
     heap.step(1 + scope->variables_.size() / 16);
     for (const auto& [key, value] : scope->variables_) {
@@ -75,6 +76,7 @@ const Value* Scope::find(std::string_view name, Heap& heap) const {
 }
 
 void Scope::set(std::string_view name, Value value, Heap& heap) {
+  heap.match(name);
   heap.step(1 + variables_.size() / 16);
   for (auto& [key, old] : variables_) {
     if (key == name) {
@@ -168,7 +170,7 @@ bool equal(Heap& heap, const Value& a, const Value& b, int depth) {
   if (const auto x = as_number(a), y = as_number(b); x && y) return *x == *y;
   if (a.index() != b.index()) return false;
   if (const auto* text = as<std::string_view>(a)) {
-    heap.step(text->size() / 256);
+    heap.match(*text);
     return *text == std::get<std::string_view>(b);
   }
   if (const auto* list = as<List*>(a)) {
@@ -201,7 +203,7 @@ int compare(Heap& heap, const Value& a, const Value& b, const char* op, int dept
   const auto* text = as<std::string_view>(a);
   const auto* other_text = as<std::string_view>(b);
   if (text != nullptr && other_text != nullptr) {
-    heap.step(text->size() / 256);
+    heap.match(*text);
     const int order = text->compare(*other_text);  // UTF-8 sorts like its code points
     return order < 0 ? -1 : order > 0;
   }
@@ -224,7 +226,7 @@ bool contains(Heap& heap, const Value& needle, const Value& haystack) {
     if (const auto* undefined = as<Undefined>(needle)) raise_undefined(*undefined);
     const auto* part = as<std::string_view>(needle);
     if (part == nullptr) raise("'in <string>' requires a string on the left, not '{}'", type_name(needle));
-    heap.step(text->size() / 64);
+    heap.walk(*text);
     return find_text(*text, *part) != std::string_view::npos;
   }
   if (const auto* list = as<List*>(haystack)) {
@@ -247,7 +249,9 @@ const Value* find(Heap& heap, const Dict& dict, const Value& key) {
   for (const auto& [k, value] : dict.items) {
     if (text != nullptr) {
       const auto* other = as<std::string_view>(k);
-      if (other != nullptr && *other == *text) return &value;
+      if (other == nullptr || other->size() != text->size()) continue;
+      heap.match(*text);
+      if (*other == *text) return &value;
     } else if (equal(heap, k, key)) {
       return &value;
     }
@@ -379,9 +383,12 @@ std::vector<Value> iterate(Heap& heap, const Value& value) {
   return items;
 }
 
-size_t length(const Value& value) {
+size_t length(Heap& heap, const Value& value) {
   if (is_undefined(value)) return 0;
-  if (const auto* text = as<std::string_view>(value)) return count_characters(*text);
+  if (const auto* text = as<std::string_view>(value)) {
+    heap.walk(*text);
+    return count_characters(*text);
+  }
   if (const auto* list = as<List*>(value)) return (*list)->items.size();
   if (const auto* dict = as<Dict*>(value)) return (*dict)->items.size();
   raise("object of type '{}' has no length", type_name(value));

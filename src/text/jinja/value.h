@@ -93,6 +93,10 @@ class Heap {
     if (steps_ > limits_.steps) [[unlikely]]
       too_many_steps();
   }
+  /// The steps of going through all of `text` once.
+  void walk(std::string_view text) { step(text.size() / 64); }
+  /// The steps of comparing it with one string.
+  void match(std::string_view text) { step(text.size() / 256); }
 
   std::string_view string(std::string text);
   std::string_view adopt(std::string text) {
@@ -195,7 +199,7 @@ void add_repr(Heap& heap, Text& text, const Value& value, int depth = 0);
 /// The items that a `for` visits: of a list, a string's characters, a dict's keys, none of undefined.
 std::vector<Value> iterate(Heap& heap, const Value& value);
 /// len(): an error where there is none.
-size_t length(const Value& value);
+size_t length(Heap& heap, const Value& value);
 
 inline constexpr int kMaxValueDepth = 128;  // of nested lists and dicts that are read, printed or compared
 
