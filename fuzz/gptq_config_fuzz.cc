@@ -10,10 +10,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const Place place : {Place::nested, Place::whole}) {
     const auto config = read_config(text, "fuzz", place);
     if (config && !*config) continue;
+    int64_t steps = 100'000;
     std::string problem = config ? "" : config.error().message;
     for (const char* module : {"model.layers.10.self_attn.q_proj", "lm_head", ""}) {
       if (!config) break;
-      const auto settings = (*config)->settings_of(module);
+      const auto settings = (*config)->settings_of(module, steps);
       if (!settings) problem = settings.error().message;
       if (!settings || !*settings) continue;
       const Settings& s = **settings;

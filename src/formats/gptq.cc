@@ -269,8 +269,9 @@ Result<Modules> take_modules(safetensors::Checkpoint& files, const std::optional
         name, printable(all.front().module));
   std::vector<RawTensor> made;
   size_t mislabelled = 0, excluded = 0;
+  int64_t steps = kMaxMatchSteps;
   for (const Parts& parts : all) {
-    QUERN_TRY(const auto settings, config->settings_of(parts.module));
+    QUERN_TRY(const auto settings, config->settings_of(parts.module, steps));
     excluded += settings ? 0 : 1;
     const Settings used = settings.value_or(config->base);
     Building building(parts, used, config->zeros, name);

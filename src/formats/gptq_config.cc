@@ -171,9 +171,9 @@ Result<Rule> Rule::create(std::string_view pattern) {
     return fail(ErrorCode::corrupt, "a pattern of more than {} bytes", kMaxPatternBytes);
   int error = 0;
   PCRE2_SIZE at = 0;
-  pcre2_code* code =
-      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                    PCRE2_ANCHORED | PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C, &error, &at, nullptr);
+  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                                   PCRE2_ANCHORED | PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C | PCRE2_AUTO_CALLOUT,
+                                   &error, &at, nullptr);
   if (code == nullptr) {
     PCRE2_UCHAR text[128] = {};
     pcre2_get_error_message(error, text, sizeof text);
@@ -185,29 +185,45 @@ Result<Rule> Rule::create(std::string_view pattern) {
   return rule;
 }
 
-Result<bool> Rule::matches(std::string_view module) const {
-  // A pattern from a file may be made to take forever: one that takes longer than this is refused.
-  constexpr uint32_t max_steps = 100'000, max_heap_kib = 1024;
+namespace {
+
+/// Called before each part of a pattern that is tried. A part like ".*" goes through the name at once.
+int count_step(pcre2_callout_block* at, void* steps) {
+  int64_t& left = *static_cast<int64_t*>(steps);
+  left -= 1 + static_cast<int64_t>(at->subject_length / 64);
+  return left < 0 ? PCRE2_ERROR_CALLOUT : 0;
+}
+
+}  // namespace
+
+Result<bool> Rule::matches(std::string_view module, int64_t& steps) const {
+  // A pattern from a file may be made to take forever, alone or together with the others.
+  constexpr uint32_t max_heap_kib = 1024;
+  steps -= 10;  // of setting up
   const std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> context(
       pcre2_match_context_create(nullptr), pcre2_match_context_free);
   const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data(
       pcre2_match_data_create(1, nullptr), pcre2_match_data_free);
   if (context == nullptr || data == nullptr) return fail(ErrorCode::resource_exhausted, "out of memory");
-  pcre2_set_match_limit(context.get(), max_steps);
-  pcre2_set_depth_limit(context.get(), max_steps);
+  pcre2_set_match_limit(context.get(), UINT32_MAX);  // steps are counted instead
+  pcre2_set_depth_limit(context.get(), UINT32_MAX);
+  pcre2_set_callout(context.get(), count_step, &steps);
   pcre2_set_heap_limit(context.get(), max_heap_kib);
   const int found =
       pcre2_match(static_cast<const pcre2_code*>(code_.get()), reinterpret_cast<PCRE2_SPTR>(module.data()),
                   module.size(), 0, 0, data.get(), context.get());
   if (found >= 0) return true;
   if (found == PCRE2_ERROR_NOMATCH) return false;
-  return fail(ErrorCode::unsupported, "the pattern \"{}\" takes too long to match, or cannot be matched",
-              printable(pattern));
+  if (found == PCRE2_ERROR_CALLOUT)
+    return fail(ErrorCode::unsupported,
+                "matching takes too long (at the pattern \"{}\"): use fewer or simpler patterns",
+                printable(pattern));
+  return fail(ErrorCode::unsupported, "the pattern \"{}\" cannot be matched", printable(pattern));
 }
 
-Result<std::optional<Settings>> Config::settings_of(std::string_view module) const {
+Result<std::optional<Settings>> Config::settings_of(std::string_view module, int64_t& steps) const {
   for (const Rule& rule : dynamic) {
-    auto matched = rule.matches(module);
+    auto matched = rule.matches(module, steps);
     if (!matched) return fail(matched.error().code, "{}.dynamic: {}", where, matched.error().message);
     if (!*matched) continue;
     if (!rule.quantized) return std::nullopt;

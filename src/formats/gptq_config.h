@@ -17,6 +17,8 @@ constexpr size_t kMaxConfigBytes = 1 << 20;
 constexpr size_t kMaxRules = 4096;
 constexpr size_t kMaxPatternBytes = 4096;
 constexpr int64_t kMaxGroupSize = 1 << 22;
+/// Of matching, for all modules of a checkpoint together: about two seconds.
+constexpr int64_t kMaxMatchSteps = 100'000'000;
 
 /// How one module's weights are quantized.
 struct Settings {
@@ -36,8 +38,8 @@ class Rule {
   /// `pattern` as the file has it, with "-:" or "+:" in front or neither. The error says what is wrong with
   /// it.
   static Result<Rule> create(std::string_view pattern);
-  /// Fails when matching takes too many steps.
-  Result<bool> matches(std::string_view module) const;
+  /// Takes what it does from `steps`, and fails when they are used up.
+  Result<bool> matches(std::string_view module, int64_t& steps) const;
 
   std::string pattern;
   bool quantized = true;  // false: "-:", left in full precision
@@ -57,8 +59,8 @@ struct Config {
   std::string where;  // "…/config.json: quantization_config", for messages
 
   /// The settings of a module ("model.layers.0.mlp.up_proj"): those of the first rule that matches, else the
-  /// base. Empty: left in full precision.
-  Result<std::optional<Settings>> settings_of(std::string_view module) const;
+  /// base. Empty: left in full precision. `steps` is what is left of kMaxMatchSteps.
+  Result<std::optional<Settings>> settings_of(std::string_view module, int64_t& steps) const;
 };
 
 enum class Place : uint8_t {

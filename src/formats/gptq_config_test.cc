@@ -23,7 +23,8 @@ std::string error_of(const std::string& object) {
 }
 
 std::optional<Settings> settings(const Config& config, std::string_view module) {
-  auto found = config.settings_of(module);
+  int64_t steps = kMaxMatchSteps;
+  auto found = config.settings_of(module, steps);
   EXPECT_TRUE(found.has_value()) << (found ? "" : found.error().message);
   return found ? *found : std::nullopt;
 }
@@ -122,9 +123,41 @@ TEST(GptqConfig, WhatIsNotSupportedIsNamed) {
 TEST(GptqConfig, PatternsThatTakeForeverAreRefused) {
   const Config config = config_of(
       R"({"bits":4,"group_size":128,"quant_method":"gptq","dynamic":{"(a+)+(b+)+(a|b)+$":{"bits":8}}})");
-  const auto found = config.settings_of(std::string(40, 'a') + std::string(40, 'b') + "!");
+  int64_t steps = 100'000;
+  const auto found = config.settings_of(std::string(40, 'a') + std::string(40, 'b') + "!", steps);
   ASSERT_FALSE(found.has_value());
   EXPECT_NE(found.error().message.find("takes too long"), std::string::npos) << found.error().message;
+}
+
+TEST(GptqConfig, StepsCountForAllModulesTogether) {
+  std::string rules;
+  for (int i = 0; i < 100; ++i) {
+    const char* between = i == 0 ? "" : ",";
+    rules += fmt::format(R"rule({}"(?:.|..){{1,6}}[!?](?#{})":{{"bits":8}})rule", between, i);
+  }
+  const Config config =
+      config_of(R"({"bits":4,"group_size":128,"quant_method":"gptq","dynamic":{)" + rules + "}}");
+  const std::string module = "model.layers.0.mlp.up_proj";
+  const int64_t all = 1'000'000;
+  int64_t steps = all;
+  ASSERT_TRUE(config.settings_of(module, steps).has_value());
+  const int64_t each = all - steps;
+  ASSERT_GT(each, 100 * 64);  // every way of taking six characters, for every rule
+  int64_t modules = 1;
+  while (config.settings_of(module, steps).has_value()) ASSERT_LE(++modules, all / each);
+  EXPECT_EQ(modules, all / each);
+  EXPECT_FALSE(config.settings_of(module, steps).has_value());
+}
+
+/// What GPTQModel writes for a mixture of experts, by far the most modules.
+TEST(GptqConfig, StepsAreEnoughForRulesThatAreMeant) {
+  const Config config = config_of(R"({"bits":4,"group_size":128,"quant_method":"gptq","dynamic":{)"
+                                  R"("-:.*lm_head.*":{},"-:.*self_attn.*":{},"-:.*shared_expert.*":{},)"
+                                  R"("-:.*mlp\\.gate$":{},"+:.*\\.18\\..*gate.*":{"bits":8},)"
+                                  R"("+:model\\.layers\\.(?:1|2|3)\\..*down_proj":{"bits":8}}})");
+  int64_t steps = kMaxMatchSteps;
+  ASSERT_TRUE(config.settings_of("model.layers.61.mlp.experts.255.down_proj", steps).has_value());
+  EXPECT_LT((kMaxMatchSteps - steps) * 61 * 256 * 3, kMaxMatchSteps);
 }
 
 TEST(GptqConfig, HostileTextIsRefused) {
