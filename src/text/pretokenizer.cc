@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <optional>
 
 #include "core/log.h"
 #include "text/unicode.h"
@@ -102,26 +103,67 @@ const pcre2_match_context* unlimited() {
   return context.get();
 }
 
-/// For patterns that are not ours: no match may take long.
-const pcre2_match_context* limited() {
-  static const std::unique_ptr<pcre2_match_context, FreeMatchContext> context = [] {
-    std::unique_ptr<pcre2_match_context, FreeMatchContext> c(pcre2_match_context_create(nullptr));
-    pcre2_set_match_limit(c.get(), 1'000'000);
-    pcre2_set_heap_limit(c.get(), 64u << 10);  // KiB
-    return c;
-  }();
-  return context.get();
-}
+bool continues_character(char c) { return (static_cast<uint8_t>(c) & 0xC0) == 0x80; }
 
-/// One match at or after `from`; false: none.
-bool match(const pcre2_code* code, std::string_view text, size_t from, pcre2_match_data* data,
+/// PCRE2's result for the first match at or after `from`.
+int search(const pcre2_code* code, std::string_view text, size_t from, pcre2_match_data* data,
            const pcre2_match_context* limits) {
   auto* context = const_cast<pcre2_match_context*>(limits);  // PCRE2 only reads it
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
   constexpr uint32_t checked = PCRE2_NO_UTF_CHECK;  // see well_formed
-  int rc = pcre2_match(code, subject, text.size(), from, checked, data, context);
-  if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-    rc = pcre2_match(code, subject, text.size(), from, checked | PCRE2_NO_JIT, data, context);
+  const int rc = pcre2_match(code, subject, text.size(), from, checked, data, context);
+  if (rc != PCRE2_ERROR_JIT_STACKLIMIT) return rc;
+  return pcre2_match(code, subject, text.size(), from, checked | PCRE2_NO_JIT, data, context);
+}
+
+/// For patterns that are not ours: all matches in one text together take steps in proportion to its length.
+/// PCRE2 has a limit for each place where a match may begin, but does not say how many steps were taken. So
+/// every place gets a few, which is linear; one that needs more tries again with ever more, which are
+/// counted.
+class BoundedSearch {
+ public:
+  explicit BoundedSearch(size_t text_size)
+      : context_(pcre2_match_context_create(nullptr)),
+        steps_(10'000 + 1000 * static_cast<int64_t>(text_size)) {
+    pcre2_set_heap_limit(context_.get(), 64u << 10);  // KiB
+  }
+
+  int operator()(const pcre2_code* code, std::string_view text, size_t from, pcre2_match_data* data) {
+    int rc = limited(code, text, from, data, few, PCRE2_UNSET);
+    if (rc != PCRE2_ERROR_MATCHLIMIT) return rc;
+    for (size_t at = from; at < text.size(); ++at) {  // one place after the other
+      if (at > from && continues_character(text[at])) continue;
+      for (uint32_t limit = few;; limit *= 4) {
+        steps_ -= limit;
+        if (steps_ < 0) return PCRE2_ERROR_MATCHLIMIT;
+        rc = limited(code, text, at, data, limit, at);
+        if (rc != PCRE2_ERROR_MATCHLIMIT) break;
+      }
+      if (rc != PCRE2_ERROR_NOMATCH) return rc;
+    }
+    return PCRE2_ERROR_NOMATCH;
+  }
+
+ private:
+  static constexpr uint32_t few = 100;
+
+  /// A match that begins at `last` at the latest.
+  int limited(const pcre2_code* code, std::string_view text, size_t from, pcre2_match_data* data,
+              uint32_t limit, size_t last) {
+    pcre2_set_match_limit(context_.get(), limit);
+    pcre2_set_offset_limit(context_.get(), last);
+    return search(code, text, from, data, context_.get());
+  }
+
+  std::unique_ptr<pcre2_match_context, FreeMatchContext> context_;
+  int64_t steps_;  // what is left
+};
+
+/// One match at or after `from`; false: none. `bounded` is null for patterns that are ours.
+bool match(const pcre2_code* code, std::string_view text, size_t from, pcre2_match_data* data,
+           BoundedSearch* bounded) {
+  const int rc =
+      bounded != nullptr ? (*bounded)(code, text, from, data) : search(code, text, from, data, unlimited());
   if (rc >= 0) return true;
   if (rc != PCRE2_ERROR_NOMATCH) {
     static std::atomic<bool> told = false;
@@ -151,13 +193,11 @@ struct Cutter {
   }
 };
 
-bool continues_character(char c) { return (static_cast<uint8_t>(c) & 0xC0) == 0x80; }
-
 void cut_matches(const pcre2_code* code, std::string_view piece, pcre2_match_data* data,
-                 const pcre2_match_context* limits, Cutter cutter, size_t base) {
+                 BoundedSearch* bounded, Cutter cutter, size_t base) {
   const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(data);
   size_t from = 0;
-  while (from < piece.size() && match(code, piece, from, data, limits)) {
+  while (from < piece.size() && match(code, piece, from, data, bounded)) {
     cutter.cut(base + bounds[0]);
     cutter.cut(base + bounds[1]);
     if (bounds[1] > from) {
@@ -246,13 +286,13 @@ void classify(std::string_view text, const std::vector<std::vector<CodeRange>>& 
 struct PreTokenizer::Rule {
   SplitRule rule;
   std::unique_ptr<pcre2_code, FreeCode> code;
-  const pcre2_match_context* limits = nullptr;
 
-  void split(std::string_view piece, pcre2_match_data* data, size_t base, std::vector<uint32_t>& out) const {
+  void split(std::string_view piece, pcre2_match_data* data, BoundedSearch* bounded, size_t base,
+             std::vector<uint32_t>& out) const {
     const Cutter cutter{out, base};
     switch (rule.kind) {
       case SplitRule::Kind::pattern:
-        return cut_matches(code.get(), piece, data, limits, cutter, base);
+        return cut_matches(code.get(), piece, data, bounded, cutter, base);
       case SplitRule::Kind::digit_triples:
         return cut_digit_triples(piece, cutter, base);
       case SplitRule::Kind::digit_cuts:
@@ -270,13 +310,13 @@ Result<PreTokenizer> PreTokenizer::compile(const PreTokenizerSpec& spec) {
   PreTokenizer result;
   result.on_text_ = spec.on_text;
   for (const SplitRule& rule : spec.rules) {
-    Rule compiled{rule, nullptr, spec.on_text ? limited() : unlimited()};
+    Rule compiled{rule, nullptr};
     if (rule.kind == SplitRule::Kind::pattern) {
       const std::string pattern = spec.on_text ? rule.pattern : translate(rule.pattern);
       // Oniguruma's ^ and $ are those of lines.
-      const uint32_t options = spec.on_text
-                                   ? PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C
-                                   : PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_UTF | PCRE2_NEVER_UCP;
+      const uint32_t options = spec.on_text ? PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE |
+                                                  PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT
+                                            : PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_UTF | PCRE2_NEVER_UCP;
       int error = 0;
       PCRE2_SIZE at = 0;
       compiled.code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), options,
@@ -296,6 +336,8 @@ Result<PreTokenizer> PreTokenizer::compile(const PreTokenizerSpec& spec) {
 void PreTokenizer::split(std::string_view text, std::vector<uint32_t>& lengths) const {
   if (text.empty()) return;
   const MatchData data(pcre2_match_data_create(1, nullptr));
+  std::optional<BoundedSearch> bounded;
+  if (on_text_) bounded.emplace(text.size());
   std::string classes, with_sets;
   if (on_text_) {
     classes = well_formed(text);
@@ -310,7 +352,7 @@ void PreTokenizer::split(std::string_view text, std::vector<uint32_t>& lengths) 
     next.clear();
     size_t start = 0;
     for (const uint32_t length : pieces) {
-      rule.split(subject.substr(start, length), data.get(), start, next);
+      rule.split(subject.substr(start, length), data.get(), bounded ? &*bounded : nullptr, start, next);
       start += length;
     }
     pieces.swap(next);

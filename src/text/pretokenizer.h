@@ -46,7 +46,7 @@ struct PreTokenizerSpec {
   bool space_prefix = false;       // a space goes before text, as SentencePiece puts it
   bool whole_line_breaks = false;  // a run of line breaks that is a token is taken whole
   /// Patterns that came with a model: PCRE2 over the text itself with all of Unicode's properties, and a
-  /// bound on the work of each match.
+  /// bound on the work, in proportion to the text: beyond it the rest is one word.
   bool on_text = false;
 };
 

@@ -87,6 +87,38 @@ TEST(PreTokenizer, LosesNoByteOfIllFormedText) {
   }
 }
 
+PreTokenizer of_model(const std::string& pattern) {
+  auto result = PreTokenizer::compile({.names = {"test"}, .rules = {{.pattern = pattern}}, .on_text = true});
+  EXPECT_TRUE(result) << result.error().message;
+  return *std::move(result);
+}
+
+TEST(PreTokenizer, PatternsOfAModelTakeStepsInProportionToTheText) {
+  // Each place alone takes less than a million steps, and none is like the one before.
+  const std::string text(3000, 'a');
+  for (const char* pattern : {"(?=(?:a|aa){1,18}c)a|a", "(?=(?:a|aa){1,18}c)b|a"}) {
+    const auto lengths = split(of_model(pattern), text);
+    EXPECT_EQ(std::accumulate(lengths.begin(), lengths.end(), size_t{0}), text.size());
+    EXPECT_LT(lengths.size(), 100u) << pattern;
+    EXPECT_GT(lengths.back(), text.size() - 100) << pattern;  // the rest is one word
+  }
+  // No match anywhere, but much work at each place.
+  EXPECT_EQ(split(of_model("(?:a|aa){1,18}c"), text), std::vector<uint32_t>{3000});
+}
+
+TEST(PreTokenizer, PatternsOfAModelMayMeetLongRuns) {
+  const PreTokenizer rules =
+      of_model("\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+|[^\\s\\p{N}]+|\\p{N}{1,3}(?=(?:\\p{N}{3})*(?!\\p{N}))");
+  const uint32_t size = 100'000;
+  EXPECT_EQ(split(rules, std::string(size, ' ') + "x"), (std::vector<uint32_t>{size - 1, 1, 1}));
+  EXPECT_EQ(split(rules, std::string(size, 'x') + "\n "), (std::vector<uint32_t>{size, 1, 1}));
+  EXPECT_EQ(split(rules, std::string(1000, '1')).size(), 334u);
+  // Few matches, far apart.
+  const PreTokenizer sparse = of_model("(?:a|aa){1,10}c");
+  const std::string far = std::string(size, 'b') + "é" + std::string(40, 'a') + "c";
+  EXPECT_EQ(split(sparse, far), (std::vector<uint32_t>{size + 2 + 20, 21}));
+}
+
 // Many of one kind of character is the worst that patterns can meet; a rule that costs the square of this
 // takes over ten seconds.
 TEST(PreTokenizer, TakesLinearTime) {
