@@ -56,6 +56,7 @@ Result<Metadata> read_hf_text(const fs::path& folder, std::vector<std::string>* 
   Warnings& told = warnings != nullptr ? *warnings : ignored;
   QUERN_TRY(const HfSideFiles files, read_side_files(folder));
   QUERN_TRY(HfTokenizer tokenizer, read_tokenizer(folder, files, told));
+  tokenizer.metadata.add("tokenizer.quern.leftmost_special", true);
   add_special_tokens(files, tokenizer, told);
   add_chat_template(files, tokenizer.metadata, told);
   add_generation(files, tokenizer, told);

@@ -18,7 +18,7 @@ namespace quern {
 /// BPE), and where they are there added_tokens.json, tokenizer_config.json, special_tokens_map.json,
 /// chat_template.jinja, chat_template.json, generation_config.json and config.json (token ids, vocab_size).
 ///
-/// What those keys cannot say stands in keys of our own, only where it is needed:
+/// What those keys cannot say stands in keys of our own:
 ///   tokenizer.quern.patterns         texts: splits by these patterns one after the other (PCRE2, Unicode),
 ///                                    whatever tokenizer.ggml.pre says; with model "llama": merges instead of
 ///                                    scores
@@ -26,6 +26,9 @@ namespace quern {
 ///   tokenizer.quern.normalization    "nfc", "nfd", "nfkc" or "nfkd", before everything else
 ///   tokenizer.quern.space_prefix     "each" or "first": a space before each stretch of text between special
 ///                                    tokens, or before the text's beginning alone; none where one is there
+///   tokenizer.quern.leftmost_special true: of special tokens that overlap in a text, the first counts, and
+///   of
+///                                    those that begin together the longest; else the longest of all
 ///   tokenizer.quern.lstrip, .rstrip  ids of tokens that swallow the white space before or after them
 ///   tokenizer.quern.end_token_ids    ids that end an answer, where GGUF's keys and llama.cpp's list of names
 ///                                    do not say so

@@ -153,6 +153,22 @@ TEST(HfByteLevel, Gpt2) {
   for (size_t i = 0; i < texts.size(); ++i) EXPECT_EQ(tokenizer->encode(texts[i], plain), ids[i]) << texts[i];
 }
 
+TEST(HfAddedTokens, OverlapsGoFromLeftToRight) {
+  json vocab = json::object();
+  for (const std::string& c : byte_to_char()) vocab[c] = vocab.size();
+  const auto added = [](int64_t id, const char* text) { return json{{"id", id}, {"content", text}}; };
+  CheckpointFolder folder;
+  folder.write("tokenizer.json",
+               json{{"added_tokens", {added(256, "ab"), added(257, "bcd"), added(258, "abce")}},
+                    {"pre_tokenizer", test::byte_level(true)},
+                    {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", json::array()}}}});
+  const auto tokenizer = load(read(folder.path));
+  const auto ids = [&](const char* text) { return tokenizer->encode(text, parsed); };
+  // As Hugging Face's tokenizers has it.
+  EXPECT_EQ(ids("abcd"), (std::vector<int32_t>{256, vocab["c"], vocab["d"]}));
+  EXPECT_EQ(ids("abcebcd"), (std::vector<int32_t>{258, 257}));
+}
+
 struct Family {
   const char* name;  // tokenizer.ggml.pre
   bool ignore_merges;

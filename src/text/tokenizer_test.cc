@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <ctime>
 #include <random>
+#include <set>
 
 #include "core/test_data.h"
 #include "text/tokenizer_test_data.h"
@@ -249,6 +251,75 @@ TEST(Special, OverlappingSpellings) {
   EXPECT_EQ(t->encode("zzzzz", plain), (Ids{258, 258, 'z'}));
 }
 
+TEST(Special, OverlapsAreTriedAgainWithShorterOnes) {
+  const auto t = load(bpe({{"ab", user_defined},      // 256
+                           {"abc", user_defined},     // 257
+                           {"abcde", user_defined},   // 258
+                           {"cdefgh", user_defined},  // 259
+                           {"ghi", user_defined},     // 260
+                           {"h", user_defined}},      // 261
+                          {}));
+  EXPECT_EQ(t->encode("abcdefghi", plain), (Ids{256, 259, 'i'}));
+  EXPECT_EQ(t->encode("abcdeghi", plain), (Ids{258, 260}));
+  EXPECT_EQ(t->encode("abcdfgh", plain), (Ids{257, 'd', 'f', 'g', 261}));
+}
+
+/// What llama.cpp does, token by token.
+Ids cut_one_after_the_other(std::vector<Entry> tokens, const std::string& text) {
+  std::vector<std::pair<std::string, int32_t>> parts = {{text, -1}};
+  std::vector<size_t> order(tokens.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return tokens[a].text.size() > tokens[b].text.size(); });
+  for (const size_t token : order) {
+    decltype(parts) next;
+    for (auto& [part, id] : parts) {
+      for (size_t at; id < 0 && (at = part.find(tokens[token].text)) != std::string::npos;) {
+        next.emplace_back(part.substr(0, at), -1);
+        next.emplace_back("", 256 + static_cast<int32_t>(token));
+        part = part.substr(at + tokens[token].text.size());
+      }
+      next.emplace_back(part, id);
+    }
+    parts = std::move(next);
+  }
+  Ids ids;
+  for (const auto& [part, id] : parts) {
+    for (const char c : part) ids.push_back(c);
+    if (id >= 0) ids.push_back(id);
+  }
+  return ids;
+}
+
+TEST(Special, AnyOverlapsAreCutAsLlamaCppDoes) {
+  std::mt19937 random(7);
+  const auto word = [&](size_t longest) {
+    std::string text(1 + random() % longest, 'a');
+    for (char& c : text) c = static_cast<char>('a' + random() % 3);
+    return text;
+  };
+  for (int round = 0; round < 200; ++round) {
+    std::set<std::string> spellings;
+    while (spellings.size() < 12) spellings.insert(word(6));
+    std::vector<Entry> tokens;
+    for (const std::string& text : spellings) tokens.push_back({text, user_defined});
+    const auto t = load(bpe(tokens, {}));
+    for (int i = 0; i < 10; ++i) {
+      const std::string text = word(60);
+      EXPECT_EQ(t->encode(text, plain), cut_one_after_the_other(tokens, text)) << text;
+    }
+  }
+}
+
+TEST(Special, FromLeftToRightWhereTheVocabularySaysSo) {
+  Metadata metadata = bpe({{"ab", user_defined}, {"bcd", user_defined}, {"abx", control}}, {});
+  metadata.add("tokenizer.quern.leftmost_special", true);
+  const auto t = load(metadata);
+  EXPECT_EQ(t->encode("abcd", plain), (Ids{256, 'c', 'd'}));
+  EXPECT_EQ(t->encode("abxbcd", parsed), (Ids{258, 257}));
+  EXPECT_EQ(t->encode("abxbcd", plain), (Ids{256, 'x', 257}));
+}
+
 TEST(Special, Phi3SwallowsWhiteSpaceAfterThem) {
   const std::vector<Entry> entries = {{"▁"}, {"a"}, {"<|user|>", control}, {"<|endoftext|>", control}};
   const int32_t space = first, a = first + 1, user = first + 2, end = first + 3;
@@ -485,6 +556,14 @@ TEST(Time, ManySpecialTokensAreNearLinear) {
   for (int i = 0; hits.size() < kLong / 4; ++i) hits += "x" + entries[i % 100].text;
   EXPECT_LT(seconds_to_encode(*t, near), 10.0);
   EXPECT_LT(seconds_to_encode(*t, hits), 10.0);
+  // Each token once is the worst for a way that looks for one token after the other.
+  entries.clear();
+  std::string once;
+  for (size_t i = 0; i < kLong / 32; ++i) {
+    entries.push_back({fmt::format("<{:05}>", i), user_defined});
+    once += entries.back().text + "x";
+  }
+  EXPECT_LT(seconds_to_encode(*load(bpe(entries, {})), once), 10.0);
 }
 
 }  // namespace

@@ -276,6 +276,7 @@ void Vocabulary::read_own_keys(const Metadata& metadata, Warnings& warnings) {
       }
     }
   };
+  leftmost_special_ = metadata.boolean("tokenizer.quern.leftmost_special").value_or(false);
   each("tokenizer.quern.lstrip", [&](int32_t id) { flags_[id] |= strip_left; });
   each("tokenizer.quern.rstrip", [&](int32_t id) { flags_[id] |= strip_right; });
   each("tokenizer.quern.end_token_ids", [&](int32_t id) { ends_.push_back(id); });

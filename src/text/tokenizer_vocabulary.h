@@ -1,6 +1,7 @@
 // A vocabulary as GGUF's `tokenizer.ggml.*` keys describe it: spellings, types, and the tokens with a task.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -59,6 +60,8 @@ class Vocabulary {
   const Tokenizer::Infill& infill() const { return infill_; }
   /// Tokens that are looked for in the text before anything else.
   const std::vector<int32_t>& special() const { return special_; }
+  /// Of special tokens that overlap, the first in the text counts, not the longest.
+  bool leftmost_special() const { return leftmost_special_; }
 
  private:
   Result<> read_tokens(const Metadata& metadata);
@@ -78,7 +81,7 @@ class Vocabulary {
   std::vector<int32_t> slots_;  // open addressing; −1: free
   size_t longest_ = 0;
   int32_t bos_ = -1, eos_ = -1, unknown_ = -1;
-  bool add_bos_ = false, add_eos_ = false;
+  bool add_bos_ = false, add_eos_ = false, leftmost_special_ = false;
   Tokenizer::Infill infill_;
   std::vector<int32_t> ends_, special_;  // ascending
 };
@@ -92,7 +95,8 @@ struct Fragment {
   std::string_view text;
 };
 
-/// Cuts special tokens out of a text, the longest first as llama.cpp does.
+/// Cuts special tokens out of a text: the longest first as llama.cpp does, or from left to right where
+/// Vocabulary::leftmost_special() says so. Time is near-linear in the text.
 class SpecialTokens {
  public:
   explicit SpecialTokens(const Vocabulary& vocabulary);
@@ -101,10 +105,16 @@ class SpecialTokens {
                                   bool parse_special) const;
 
  private:
-  std::vector<int32_t> occurring(const Vocabulary& vocabulary, std::string_view text,
-                                 bool parse_special) const;
+  class Found;
+  int32_t longest_at_start(const Vocabulary& vocabulary, std::string_view text, bool parse_special) const;
+  void find_leftmost(const Vocabulary& vocabulary, std::string_view text, bool parse_special,
+                     Found& found) const;
+  void find_longest(const Vocabulary& vocabulary, std::string_view text, bool parse_special,
+                    Found& found) const;
 
-  std::vector<int32_t> by_text_;  // special tokens, ascending by spelling
+  std::vector<int32_t> by_text_;    // special tokens, ascending by spelling
+  std::vector<int32_t> prefix_;     // for each place there, that of the longest other that begins it, or −1
+  std::array<bool, 256> starts_{};  // bytes that they begin with
 };
 
 }  // namespace quern
