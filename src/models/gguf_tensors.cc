@@ -37,13 +37,20 @@ class Planner {
   }
 
  private:
+  /// As a file of the model has it: outer dimensions of 1 beyond that are left out.
+  std::vector<int64_t> shape_of(Role role, const RawTensor& tensor) const {
+    std::vector<int64_t> shape = tensor.shape;
+    const size_t dimensions = expected_shape(role, config_).size();
+    while (shape.size() > dimensions && shape.front() == 1) shape.erase(shape.begin());
+    return shape;
+  }
   GgufTensorPlan& push(Role role, int64_t layer, const RawTensor& tensor) {
     GgufTensorPlan& plan = plans_.emplace_back();
     plan.role = role;
     plan.layer = layer;
     plan.name = expand_name(find_name(arch_, role)->gguf, layer, -1);
     plan.parts = {&tensor};
-    plan.shape = tensor.shape;
+    plan.shape = shape_of(role, tensor);
     return plan;
   }
   void add(Role role, int64_t layer = -1) {
@@ -69,6 +76,7 @@ class Planner {
                          : role == Role::expert_up ? Role::experts_up
                                                    : Role::experts_down;
     GgufTensorPlan& plan = push(stacked, layer, *table_.find(role, layer, 0));
+    plan.shape = shape_of(role, *plan.parts.front());
     plan.shape.insert(plan.shape.begin(), config_.experts);
     for (int64_t e = 1; e < config_.experts; ++e) plan.parts.push_back(table_.find(role, layer, e));
   }

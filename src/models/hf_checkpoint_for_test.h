@@ -41,9 +41,10 @@ inline std::string hf_name(const std::string& arch, const std::string& gguf) {
 
 /// Rows of heads with the pairs of rope side by side → first halves, then second halves.
 inline std::vector<std::byte> split_pairs(const RawTensor& tensor, int64_t head_dim) {
-  const auto row = tensor.data.size() / static_cast<size_t>(tensor.shape.front());
+  const int64_t rows = *std::ranges::find_if(tensor.shape, [](int64_t n) { return n != 1; });
+  const auto row = tensor.data.size() / static_cast<size_t>(rows);
   std::vector<std::byte> out(tensor.data.size());
-  for (int64_t r = 0; r < tensor.shape.front(); ++r) {
+  for (int64_t r = 0; r < rows; ++r) {
     const int64_t j = r % head_dim;
     const int64_t to = r - j + (j % 2 == 0 ? j / 2 : head_dim / 2 + j / 2);
     std::memcpy(out.data() + static_cast<size_t>(to) * row, tensor.data.data() + static_cast<size_t>(r) * row,

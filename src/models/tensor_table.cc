@@ -10,7 +10,21 @@ namespace {
 
 using Shape = std::vector<int64_t>;
 
-Shape expected_shape(Role role, const ModelConfig& c) {
+bool stack(Role role) { return role >= Role::experts_gate && role <= Role::experts_down; }
+bool of_experts(Role role) { return role >= Role::router; }
+bool of_dense(Role role) { return role >= Role::ffn_gate_up && role <= Role::ffn_down_bias; }
+
+std::string print(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+
+/// Outer dimensions of 1 say nothing.
+Shape significant(const Shape& shape) {
+  const auto first = std::ranges::find_if(shape, [](int64_t n) { return n != 1; });
+  return first == shape.end() ? Shape{1} : Shape(first, shape.end());
+}
+
+}  // namespace
+
+std::vector<int64_t> expected_shape(Role role, const ModelConfig& c) {
   const int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
   switch (role) {
     case Role::token_embd:
@@ -70,20 +84,6 @@ Shape expected_shape(Role role, const ModelConfig& c) {
   }
   return {};
 }
-
-bool stack(Role role) { return role >= Role::experts_gate && role <= Role::experts_down; }
-bool of_experts(Role role) { return role >= Role::router; }
-bool of_dense(Role role) { return role >= Role::ffn_gate_up && role <= Role::ffn_down_bias; }
-
-std::string print(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
-
-/// Outer dimensions of 1 say nothing.
-Shape significant(const Shape& shape) {
-  const auto first = std::ranges::find_if(shape, [](int64_t n) { return n != 1; });
-  return first == shape.end() ? Shape{1} : Shape(first, shape.end());
-}
-
-}  // namespace
 
 bool has_hf_names(const WeightSource& source, const ArchSpec& arch) {
   const TensorName* embedding = find_name(arch, Role::token_embd);

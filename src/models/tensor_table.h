@@ -9,6 +9,9 @@
 
 namespace quern {
 
+/// A tensor's shape by the metadata, outermost first.
+std::vector<int64_t> expected_shape(Role role, const ModelConfig& config);
+
 class TensorTable {
  public:
   /// Looks only at names and shapes. Errors name the tensor: missing, or both shapes.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "core/check.h"
@@ -51,6 +52,16 @@ void encode_tile(const Encoder& encoder, const QuantInfo& to, const float* x, si
   for (size_t b = 0; b < blocks; ++b) to.pack(fitted[b], out + b * to.bytes);
 }
 
+/// Where wider floats are beyond the range of halves; n: nowhere.
+size_t beyond_f16(const float* x, const std::byte* encoded, size_t n) {
+  for (size_t i = 0; i < n; ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, encoded + i * sizeof(bits), sizeof(bits));
+    if ((bits & 0x7C00) == 0x7C00 && std::isfinite(x[i])) return i;
+  }
+  return n;
+}
+
 tl::unexpected<Error> not_finite(const RawTensor& source, size_t begin, const float* x, size_t n) {
   const float* bad = std::find_if(x, x + n, [](float v) { return !std::isfinite(v); });
   const size_t row = (begin + static_cast<size_t>(bad - x)) / static_cast<size_t>(source.cols());
@@ -73,6 +84,7 @@ Result<void> encode_rows(const QuantInfo& to, const RawTensor& source, int64_t f
   QUERN_CHECK(cols % to.block == 0 && cols % from->block == 0);
   QUERN_CHECK(importance.empty() || importance.size() == cols);
   QUERN_TRY(const Encoder* encoder, choose_encoder());
+  const bool narrows = to.dtype == DType::F16 && source.dtype != DType::F16;
   const bool affine = to.family == Family::affine;
   const size_t tile = affine ? tile_blocks(to.affine, to.block) * to.block : kTileWeights;
   const size_t end = static_cast<size_t>(first + count) * cols;
@@ -87,6 +99,13 @@ Result<void> encode_rows(const QuantInfo& to, const RawTensor& source, int64_t f
       encode_tile(*encoder, to, x, n / to.block, importance.empty() ? nullptr : &weights, out);
     else
       to.encode(x, out, n, nullptr);
+    if (narrows) {
+      if (const size_t at = beyond_f16(x, out, n); at < n)
+        return fail(
+            ErrorCode::unsupported,
+            "tensor {}: row {} has the value {}, which is beyond F16's range of ±65504: take BF16 or F32",
+            source.name, (begin + at) / cols, x[at]);
+    }
     out += n / to.block * to.bytes;
   }
   return {};

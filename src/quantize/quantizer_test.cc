@@ -63,6 +63,35 @@ TEST(Quantizer, CheckpointsBecomeTheGgufOfTheSameWeights) {
   }
 }
 
+TEST(Quantizer, OuterDimensionsOfOneSayNothing) {
+  ModelSpec spec = kSpec;
+  spec.biases = true;
+  const auto model = random_model(spec);
+  const auto shaped = random_model(spec);
+  for (const RawTensor& tensor : model->tensors()) {
+    std::vector<int64_t> shape = tensor.shape;
+    shape.insert(shape.begin(), 1);
+    shaped->add(tensor.name, shape, model->values(tensor.name), tensor.dtype);
+  }
+  const TestFolder folder("quantize");
+  const auto converted = [&](const MemorySource& source, const std::string& name) {
+    write_checkpoint(folder, source, spec, hf_config(spec));
+    const auto checkpoint = open_checkpoint(folder.path(), {});
+    EXPECT_TRUE(checkpoint) << checkpoint.error().message;
+    const auto report = quantize(**checkpoint, folder.path() / name, all_as(DType::Q8_0));
+    EXPECT_TRUE(report) << report.error().message;
+    return *open_gguf(folder.path() / name);
+  };
+  const auto plain = converted(*model, "plain.gguf"), same = converted(*shaped, "same.gguf");
+  for (const RawTensor& tensor : plain->tensors()) {
+    const RawTensor* other = same->find(tensor.name);
+    ASSERT_NE(other, nullptr) << tensor.name;
+    EXPECT_EQ(other->shape, tensor.shape) << tensor.name;
+    EXPECT_EQ(other->dtype, tensor.dtype) << tensor.name;
+    EXPECT_TRUE(std::ranges::equal(other->data, tensor.data)) << tensor.name;
+  }
+}
+
 TEST(Quantizer, TheReportIsKeptInTheFile) {
   const auto model = random_model(kSpec);
   const TestFolder folder("quantize");
@@ -161,6 +190,29 @@ TEST(Quantizer, FailsWholly) {
         << broken.error().message;
   }
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+TEST(Quantizer, WhatF16CannotHoldIsRefused) {
+  const TestFolder folder("quantize");
+  const auto path = folder.path() / "out.gguf";
+  ModelSpec spec = kSpec;
+  spec.ffn = 528;  // ffn_down has rows that are no whole number of blocks: F16 stands in
+  for (const DType stored : {DType::BF16, DType::F32}) {
+    const auto model = random_model(spec);
+    auto values = model->values("blk.1.ffn_down.weight");
+    values[7 * 528 + 5] = 1e5f;
+    model->add("blk.1.ffn_down.weight", {256, 528}, values, stored);
+    for (const DType type : {DType::F16, DType::Q8_0}) {
+      const auto report = quantize(*model, path, all_as(type));
+      ASSERT_FALSE(report) << dtype_name(type);
+      EXPECT_EQ(report.error().code, ErrorCode::unsupported);
+      for (const char* part : {"blk.1.ffn_down.weight: row 7", "F16"})
+        EXPECT_NE(report.error().message.find(part), std::string::npos) << report.error().message;
+    }
+    EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+    EXPECT_TRUE(quantize(*model, path, all_as(DType::BF16)));
+    std::filesystem::remove(path);
+  }
 }
 
 }  // namespace
