@@ -15,11 +15,11 @@ constexpr Recipe kMixes[] = {{"F32", DType::F32, Style::mix, 0},      {"F16", DT
                              {"BF16", DType::BF16, Style::mix, 32},   {"Q4_0", DType::Q4_0, Style::mix, 2},
                              {"Q4_1", DType::Q4_1, Style::mix, 3},    {"Q5_0", DType::Q5_0, Style::mix, 8},
                              {"Q5_1", DType::Q5_1, Style::mix, 9},    {"Q8_0", DType::Q8_0, Style::mix, 7},
-                             {"Q2_K", DType::Q2_K, Style::mix, 10},   {"Q3_K_S", DType::Q3_K, Style::mix, 11},
-                             {"Q3_K_M", DType::Q3_K, Style::mix, 12}, {"Q3_K_L", DType::Q3_K, Style::mix, 13},
-                             {"Q4_K_S", DType::Q4_K, Style::mix, 14}, {"Q4_K_M", DType::Q4_K, Style::mix, 15},
-                             {"Q5_K_S", DType::Q5_K, Style::mix, 16}, {"Q5_K_M", DType::Q5_K, Style::mix, 17},
-                             {"Q6_K", DType::Q6_K, Style::mix, 18}};
+                             {"Q2_K", DType::Q2_K, Style::mix, 10},   {"Q2_K_S", DType::Q2_K, Style::mix, 21},
+                             {"Q3_K_S", DType::Q3_K, Style::mix, 11}, {"Q3_K_M", DType::Q3_K, Style::mix, 12},
+                             {"Q3_K_L", DType::Q3_K, Style::mix, 13}, {"Q4_K_S", DType::Q4_K, Style::mix, 14},
+                             {"Q4_K_M", DType::Q4_K, Style::mix, 15}, {"Q5_K_S", DType::Q5_K, Style::mix, 16},
+                             {"Q5_K_M", DType::Q5_K, Style::mix, 17}, {"Q6_K", DType::Q6_K, Style::mix, 18}};
 
 /// Files of one type say "mostly" what llama.cpp calls the smallest mix of it; it has no stored Q8_1 and
 /// Q8_K.
@@ -72,6 +72,8 @@ Rule attention_v_rule(const Recipe& r, const RecipeModel& m, int64_t layer) {
   Rule rule{r.base, "attn_v"};
   if (r.name == "Q2_K") {
     rule.type = shared ? DType::Q4_K : DType::Q3_K;
+  } else if (r.name == "Q2_K_S") {
+    if (shared) rule.type = DType::Q4_K;
   } else if (r.name == "Q3_K_M") {
     rule.type = layer < 2 ? DType::Q5_K : DType::Q4_K;
   } else if (r.name == "Q3_K_L") {
@@ -91,6 +93,7 @@ Rule attention_v_rule(const Recipe& r, const RecipeModel& m, int64_t layer) {
 Rule ffn_down_rule(const Recipe& r, const RecipeModel& m, int64_t layer) {
   const bool first_eighth = layer < m.layers / 8;
   if (r.name == "Q2_K") return {DType::Q3_K, "ffn_down"};
+  if (r.name == "Q2_K_S" && first_eighth) return {DType::Q4_K, "ffn_down of the first layers"};
   if (r.name == "Q3_K_M") return {layer < m.layers / 16 ? DType::Q5_K : DType::Q4_K, "ffn_down"};
   if (r.name == "Q3_K_L") return {DType::Q5_K, "ffn_down"};
   if ((r.name == "Q4_K_M" || r.name == "Q5_K_M") && use_more_bits(layer, m.layers))
@@ -103,8 +106,7 @@ Rule ffn_down_rule(const Recipe& r, const RecipeModel& m, int64_t layer) {
 
 Rule attention_output_rule(const Recipe& r, const RecipeModel& m) {
   if (m.experts == 8) {
-    const bool small =
-        r.base == DType::Q2_K || r.name == "Q3_K_S" || r.name == "Q3_K_M" || r.base == DType::Q4_K;
+    const bool small = r.name == "Q2_K" || r.name == "Q3_K_S" || r.name == "Q3_K_M" || r.base == DType::Q4_K;
     return {small ? DType::Q5_K : r.base, "attn_output beside 8 experts"};
   }
   if (r.name == "Q2_K") return {DType::Q3_K, "attn_output"};
@@ -149,12 +151,20 @@ Result<Recipe> find_recipe(std::string_view text) {
   for (const Recipe& mix : kMixes) {
     if (mix.name == name) return mix;
   }
-  if (const QuantInfo* type = find_quant(text)) return single_recipe(*type);
+  if (const QuantInfo* type = find_quant(text)) {
+    const std::string medium = std::string(type->name) + "_M";  // llama-quantize's Q4_K is Q4_K_M
+    for (const Recipe& mix : kMixes) {
+      if (mix.name == medium) return mix;
+    }
+    return single_recipe(*type);
+  }
   std::string names;
   for (const Recipe& mix : kMixes) names += std::string(mix.name) + ' ';
   return fail(ErrorCode::invalid_argument,
-              "{}: no such type; there are the mixes {}and the single types Q3_K Q4_K Q5_K Q8_1 Q8_K", text,
-              names);
+              "{}: no such type; there are the mixes {}(Q3_K, Q4_K and Q5_K are their _M) and the single "
+              "types Q8_1 Q8_K; one type "
+              "for all is --pure",
+              text, names);
 }
 
 Recipe single_recipe(const QuantInfo& type) {

@@ -24,8 +24,9 @@ struct Recipe {
   int file_type;  // general.file_type: llama.cpp's number; its nearest for types it has none for
 };
 
-/// llama-quantize's recipes: F32 F16 BF16 Q4_0 … Q8_0 Q2_K Q3_K_S/M/L Q4_K_S/M Q5_K_S/M Q6_K. What is a type
-/// but no recipe (Q4_K, Q8_1, …) is that type for all. Any case. An error lists the names.
+/// llama-quantize's recipes: F32 F16 BF16 Q4_0 … Q8_0 Q2_K Q2_K_S Q3_K_S/M/L Q4_K_S/M Q5_K_S/M Q6_K, and its
+/// Q3_K, Q4_K and Q5_K, which are the _M. What is a type but no recipe (Q8_1, Q8_K) is that type for all. Any
+/// case. An error lists the names.
 Result<Recipe> find_recipe(std::string_view name);
 /// One type for all matrices: `quantize --pure`.
 Recipe single_recipe(const QuantInfo& type);

@@ -87,8 +87,11 @@ TEST(Recipe, MixesAreLlamaCpps) {
 TEST(Recipe, NamesAreFoundInAnyCase) {
   EXPECT_EQ(find_recipe("q4_k_m")->name, "Q4_K_M");
   EXPECT_EQ(find_recipe("q4_k_m")->file_type, 15);
-  EXPECT_EQ(find_recipe("Q4_K")->style, Recipe::Style::single);
-  EXPECT_EQ(find_recipe("q4k")->base, DType::Q4_K);
+  for (const auto& [alias, mix] :
+       {std::pair("Q3_K", "Q3_K_M"), {"q4_k", "Q4_K_M"}, {"q4k", "Q4_K_M"}, {"Q5_K", "Q5_K_M"}})
+    EXPECT_EQ(find_recipe(alias)->name, mix) << "as llama-quantize";
+  EXPECT_EQ(find_recipe("Q2_K_S")->file_type, 21);
+  EXPECT_EQ(find_recipe("Q8_1")->style, Recipe::Style::single);
   EXPECT_EQ(find_recipe("Q8_1")->base, DType::Q8_1);
   EXPECT_EQ(find_recipe("Q2_K")->style, Recipe::Style::mix);
   for (const char* wrong : {"", "Q4_K_L", "Q7_0", "IQ2_XXS"}) {
@@ -109,6 +112,21 @@ TEST(Recipe, WhatIsNoMatrixStaysF32) {
   EXPECT_EQ(used("rope_freqs.weight", {32}), DType::F32);
   EXPECT_EQ(used("odd", {}), DType::F32);
   EXPECT_EQ(used("blk.0.ffn_gate_exps.weight", {8, 128, 512}), DType::Q4_K);
+}
+
+// Not among recipe_types.txt: llama-quantize wants an importance matrix for it.
+TEST(Recipe, SmallQ2K) {
+  RecipeModel model{.layers = 16, .heads = 8, .kv_heads = 2};
+  const std::array<int64_t, 2> shape = {512, 512};
+  const auto used = [&](const char* name) {
+    return choose_type(*find_recipe("Q2_K_S"), model, name, shape).used;
+  };
+  EXPECT_EQ(used("blk.1.ffn_down.weight"), DType::Q4_K);
+  EXPECT_EQ(used("blk.2.ffn_down.weight"), DType::Q2_K);
+  EXPECT_EQ(used("blk.2.attn_v.weight"), DType::Q4_K);
+  EXPECT_EQ(used("blk.2.attn_output.weight"), DType::Q2_K);
+  model.kv_heads = 4;
+  EXPECT_EQ(used("blk.2.attn_v.weight"), DType::Q2_K);
 }
 
 TEST(Recipe, OneTypeForAll) {
