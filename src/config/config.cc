@@ -272,6 +272,17 @@ const std::vector<Variable>& variables() {
   return table;
 }
 
+/// Two names of one setting.
+constexpr std::string_view kCacheTypeNames[] = {"LLM_KV_CACHE_TYPE", "LLM_PAGED_CACHE_TYPE"};
+
+/// What `source` says wins over `values`, by whatever name.
+void merge(const std::map<std::string, std::string>& source, std::map<std::string, std::string>& values) {
+  const auto named = [&](std::string_view name) { return source.contains(std::string(name)); };
+  if (std::ranges::any_of(kCacheTypeNames, named))
+    for (const std::string_view name : kCacheTypeNames) values.erase(std::string(name));
+  for (const auto& [name, value] : source) values[name] = value;
+}
+
 /// A value as it may stand in a message: one line, not too long.
 std::string shown(std::string_view value) {
   std::string out;
@@ -353,8 +364,8 @@ Result<LoadedConfig> load_config(const std::filesystem::path& env_file, bool req
                                  const std::map<std::string, std::string>& environment,
                                  const std::map<std::string, std::string>& overrides) {
   QUERN_TRY(auto values, read_env_file(env_file, required));
-  for (const auto& source : {environment, overrides})
-    for (const auto& [name, value] : source) values[name] = value;
+  merge(environment, values);
+  merge(overrides, values);
 
   LoadedConfig loaded;
   for (const Variable& variable : variables()) {

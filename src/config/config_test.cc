@@ -259,6 +259,23 @@ TEST(Config, TheNewerNameOfTheCacheTypeWins) {
   EXPECT_EQ(loaded->config.kv_cache_type, "f16");
 }
 
+TEST(Config, EitherNameOfTheCacheTypeWinsOverTheFilesOther) {
+  const auto path = std::filesystem::path(testing::TempDir()) / "quern_config_names.env";
+  for (const auto& [in_file, outside] : {std::pair("LLM_KV_CACHE_TYPE", "LLM_PAGED_CACHE_TYPE"),
+                                         std::pair("LLM_PAGED_CACHE_TYPE", "LLM_KV_CACHE_TYPE")}) {
+    std::ofstream(path) << in_file << "=f16\n";
+    EXPECT_EQ(load_config(path, true, {}, {})->config.kv_cache_type, "f16");
+    EXPECT_EQ(load_config(path, true, {{outside, "q8_0"}}, {})->config.kv_cache_type, "q8_0");
+    EXPECT_EQ(load_config(path, true, {{outside, ""}}, {})->config.kv_cache_type, "auto");
+    EXPECT_EQ(load_config(path, true, {{in_file, "f8e4m3"}}, {{outside, "q8_0"}})->config.kv_cache_type,
+              "q8_0");
+    const auto wrong = load_config(path, true, {{outside, "q9"}}, {});
+    ASSERT_FALSE(wrong);
+    EXPECT_NE(wrong.error().message.find(outside), std::string::npos) << wrong.error().message;
+  }
+  std::filesystem::remove(path);
+}
+
 TEST(Config, Sizes) {
   EXPECT_EQ(parse_size("1024"), 1024u);
   EXPECT_EQ(parse_size("12GiB"), uint64_t{12} << 30);
