@@ -16,7 +16,7 @@ namespace quern::safetensors {
 /// Limits that no honest file comes near.
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // as the reference library has it
 constexpr uint64_t kMaxIndexBytes = uint64_t{64} << 20;
-constexpr size_t kMaxTensors = 1'000'000;  // in an index
+constexpr size_t kMaxTensors = 1'000'000;  // in a file or an index
 constexpr size_t kMaxShards = 4096;
 constexpr size_t kMaxDimensions = 16;
 

@@ -54,6 +54,8 @@ class HeaderWalk final : public JsonWalk {
     if (depth() == 1) {
       in_entry_ = name != "__metadata__";
       if (!in_entry_) return true;
+      if (entries.size() == kMaxTensors)
+        return refuse(fmt::format("it has more than {} tensors", kMaxTensors));
       entries.emplace_back();
       entries.back().name = std::move(name);
     } else if (depth() == 2) {
@@ -86,6 +88,17 @@ class HeaderWalk final : public JsonWalk {
 
  private:
   enum class Field : uint8_t { unknown, dtype, shape, offsets };
+
+  /// At once, so that a header of nothing but names does not become a list of them.
+  bool closed() override {
+    if (depth() != 1 || !in_entry_) return true;
+    const Entry& entry = entries.back();
+    if (entry.has_dtype && entry.has_shape && entry.offsets.size() == 2) return true;
+    return refuse(fmt::format("tensor {} has no {}", printable(entry.name),
+                              !entry.has_dtype   ? "dtype"
+                              : !entry.has_shape ? "shape"
+                                                 : "data_offsets"));
+  }
 
   bool bad(std::string_view why) {
     return refuse(fmt::format("tensor {} has {}", printable(entries.back().name), why));
@@ -129,11 +142,6 @@ std::optional<uint64_t> bytes_of(const Entry& entry, uint64_t element) {
 
 Result<> check_entry(const Entry& entry, uint64_t data_bytes, const std::string& file) {
   const std::string name = printable(entry.name);
-  if (!entry.has_dtype || !entry.has_shape || entry.offsets.size() != 2)
-    return fail(ErrorCode::corrupt, "{}: tensor {} has no {}", file, name,
-                !entry.has_dtype   ? "dtype"
-                : !entry.has_shape ? "shape"
-                                   : "data_offsets");
   const uint64_t begin = entry.offsets[0], end = entry.offsets[1];
   if (begin > end || end > data_bytes)
     return fail(ErrorCode::corrupt, "{}: tensor {} lies at bytes {} to {} of {}: is the file whole?", file,

@@ -176,6 +176,19 @@ void expect_error(const TestFolder& folder, std::initializer_list<std::string> s
   EXPECT_EQ(opened.error().message.find('\n'), std::string::npos);
 }
 
+/// Before the rest is read: what follows is not even JSON.
+TEST(Safetensors, AHeaderOfTooManyNamesIsRefusedAtOnce) {
+  std::string names = "{", tensors = "{";
+  for (int i = 0; i < 100'000; ++i) names += R"("":{},)";
+  for (size_t i = 0; i <= kMaxTensors; ++i)
+    tensors += R"("":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},)";
+  for (const auto& [header, says] : {std::pair(names, "no dtype"), {tensors, "more than 1000000 tensors"}}) {
+    const auto parsed = parse(safetensors_file(header + "]"));
+    ASSERT_FALSE(parsed.has_value());
+    EXPECT_NE(parsed.error().message.find(says), std::string::npos) << parsed.error().message;
+  }
+}
+
 TEST(SafetensorsFolder, TheIndexSaysWhichFiles) {
   const TestFolder folder("shards");
   folder.write("x.safetensors", one("a"));
