@@ -104,13 +104,10 @@ Result<std::vector<std::string>> Fetcher::fetch_small_files(const std::string& r
   const std::string config = "config.json";
   QUERN_TRY_VOID(fetch_files(repo, listing, {&config, 1}));
   QUERN_TRY_VOID(refuse_unknown_method(repo, listing.commit));
-  std::vector<std::string> small = selection.files, weights;
-  if (selection.index.empty()) {
-    weights.push_back(small.back());
-    small.pop_back();
-  }
+  std::vector<std::string> small = selection.files;
+  small.resize(small.size() - selection.weights.size());  // they are the last
   QUERN_TRY_VOID(fetch_files(repo, listing, small));
-  if (selection.index.empty()) return weights;
+  if (selection.index.empty()) return selection.weights;
   const auto index =
       read_small_file(cache_.snapshot(repo, listing.commit) / selection.index, kMaxListingBytes);
   if (!index) return fail(ErrorCode::corrupt, "{}: {} is too large", repo, selection.index);

@@ -79,6 +79,18 @@ Result<Cached> from_cache(const ModelReference& reference, const Cache& cache) {
   return cached;
 }
 
+bool weights_dropped(const ModelReference& reference, const Cache& cache) {
+  const auto commit = cache.commit_of(reference.repo, revision_of(reference));
+  return commit && !cache.absent(reference.repo, *commit).empty();
+}
+
+/// Says why what the cache holds cannot be used, when it is not just that something is missing.
+Result<> check_usable(const ModelReference& reference, const Error& why) {
+  if (why.code == ErrorCode::not_found) return {};
+  return fail(why.code, "{} (so by what the cache holds: HF_HUB_OFFLINE=0 quern pull {} asks the hub)",
+              why.message, shown(reference.text));
+}
+
 /// Of a checkpoint's weights what the cache knows. not_found: neither the file nor what it was.
 Result<HubWeights> known_weights(const Cache& cache, const std::string& repo, const std::string& commit,
                                  const std::string& name) {
@@ -119,7 +131,7 @@ Result<HubCheckpoint> cached_checkpoint(const ModelReference& reference, const C
   if (selection.kind != Selection::Kind::checkpoint)
     return fail(ErrorCode::not_found, "{}: no checkpoint", repo);
   QUERN_TRY(HubCheckpoint checkpoint, describe_checkpoint(reference, *commit, cache));
-  std::vector<std::string> names{selection.files.back()};
+  std::vector<std::string> names = selection.weights;
   if (!selection.index.empty()) {
     const auto index = read_small_file(checkpoint.model.folder / selection.index, kMaxListingBytes);
     if (!index) return fail(ErrorCode::not_found, "{}: {} is not in the cache", repo, selection.index);
@@ -169,8 +181,7 @@ Result<> fetch_tokenizer(const std::string& repo, Api& api, const Cache& cache, 
   QUERN_TRY(const RepoListing listing, api.listing(repo, kMain, kMaxAttempts, stop));
   const auto files = tokenizer_files(listing.files);
   if (files.empty())
-    return fail(ErrorCode::not_found, "{}: it has no tokenizer (tokenizer.json, tokenizer.model, vocab.json)",
-                repo);
+    return fail(ErrorCode::not_found, "{}: it has no tokenizer (tokenizer.json or tokenizer.model)", repo);
   Fetcher fetcher(api, cache, meter, stop);
   QUERN_TRY_VOID(fetcher.fetch_files(repo, listing, files));
   return cache.write_ref(repo, kMain, listing.commit);
@@ -186,6 +197,8 @@ Result<LocalModel> Hub::fetch(const std::string& text, const HubProgressSink& pr
   const Cache cache(options_.cache);
   auto cached = from_cache(reference, cache);
   if (cached && (cached->certain || options_.offline)) return std::move(cached->model);
+  if (!cached && options_.offline && !weights_dropped(reference, cache))
+    QUERN_TRY_VOID(check_usable(reference, cached.error()));
   Api api(options_, text);
   QUERN_TRY_VOID(api.allowed());
   Meter meter(progress);
@@ -260,16 +273,16 @@ Result<LocalModel> Hub::find(const std::string& text) const {
   ModelReference reference;
   QUERN_TRY(auto local, without_hub(text, options_, reference));
   if (local) return *std::move(local);
-  auto cached = from_cache(reference, Cache(options_.cache));
-  if (cached) return std::move(cached->model);
   const Cache cache(options_.cache);
-  const auto commit = cache.commit_of(reference.repo, revision_of(reference));
-  if (commit && !cache.absent(reference.repo, *commit).empty())
+  auto cached = from_cache(reference, cache);
+  if (cached) return std::move(cached->model);
+  if (weights_dropped(reference, cache))
     return fail(
         ErrorCode::not_found,
         "{}: its weights were dropped once they were quantized (LLM_ISQ_KEEP_SOURCE=false): fetch them "
         "again with quern pull {}",
         shown(text), shown(text));
+  QUERN_TRY_VOID(check_usable(reference, cached.error()));
   return fail(ErrorCode::not_found, "{}: not in the cache: fetch it with quern pull {}", shown(text),
               shown(text));
 }
@@ -305,7 +318,7 @@ Result<RemoteModel> Hub::describe(const std::string& text, const std::stop_token
         model.quantization_files.push_back(file);
     if (method.empty() && !model.quantization_files.empty()) method = "gptq";
     if (!method.empty()) model.quantization = std::move(method);
-    weights = {selection.files.back()};
+    weights = selection.weights;
     if (!selection.index.empty()) {
       QUERN_TRY(const std::string index, content(selection.index));
       QUERN_TRY(weights, parse_shards(index));

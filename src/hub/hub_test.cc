@@ -249,6 +249,46 @@ TEST(Hub, FindsWhatIsHereWithoutANetwork) {
   EXPECT_EQ(hub.find("not/there/x.gguf").error().code, ErrorCode::not_found);
 }
 
+TEST(Hub, WhyACachedModelCannotBeUsedIsSaid) {
+  Folder folder;
+  const Cache cache(folder.path / "hub");
+  ASSERT_TRUE(cache.prepare("a/b"));
+  write(cache.blob("a/b", "config"), "{}");
+  write(cache.blob("a/b", "bin"), "x");
+  ASSERT_TRUE(cache.link("a/b", kCommit, "config.json", "config"));
+  ASSERT_TRUE(cache.link("a/b", kCommit, "pytorch_model.bin", "bin"));
+  ASSERT_TRUE(cache.write_ref("a/b", "main", kCommit));
+  HubOptions options;
+  options.cache = folder.path / "hub";
+  options.offline = true;
+  for (const auto& found : {Hub(options).find("a/b"), Hub(options).fetch("a/b")}) {
+    ASSERT_FALSE(found);
+    EXPECT_EQ(found.error().code, ErrorCode::unsupported);
+    EXPECT_NE(found.error().message.find("pickled"), std::string::npos) << found.error().message;
+  }
+}
+
+TEST(Hub, ShardsWithoutAnIndexAreOneModel) {
+  Folder folder;
+  const Cache cache(folder.path / "hub");
+  ASSERT_TRUE(cache.prepare("a/b"));
+  for (const char* name :
+       {"config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}) {
+    write(cache.blob("a/b", name), "{}");
+    ASSERT_TRUE(cache.link("a/b", kCommit, name, name));
+  }
+  ASSERT_TRUE(cache.write_ref("a/b", "main", kCommit));
+  HubOptions options;
+  options.cache = folder.path / "hub";
+  options.offline = true;
+  const auto model = Hub(options).find("a/b");
+  ASSERT_TRUE(model) << model.error().message;
+  EXPECT_EQ(model->files.size(), 2u);
+  const auto checkpoint = Hub(options).checkpoint("a/b");
+  ASSERT_TRUE(checkpoint && *checkpoint);
+  EXPECT_EQ((*checkpoint)->weights.size(), 2u);
+}
+
 const std::string kOther(40, 'b'), kEtag(64, 'e');
 
 /// A checkpoint in two commits of a cache, with the same weights.

@@ -47,7 +47,7 @@ Result<LocalModel> checkpoint_of(const Selection& selection, const fs::path& fol
   QUERN_TRY(model.quantization, quantization_of_folder(folder));
   std::vector<std::string> weights;
   if (selection.index.empty()) {
-    weights.push_back(selection.files.back());
+    weights = selection.weights;
   } else {
     const auto text = read_small_file(folder / selection.index, kMaxIndexBytes);
     if (!text) return fail(ErrorCode::corrupt, "{}: cannot be read", (folder / selection.index).string());

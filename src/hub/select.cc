@@ -14,9 +14,12 @@
 namespace quern::hub {
 namespace {
 
-/// What a GGUF repo without a selector means: the first of these that it has.
-constexpr std::string_view kDefaultOrder[] = {"Q4_K_M", "Q4_K_S", "Q5_K_M", "Q4_K_L", "Q4_0", "Q5_K_S",
-                                              "Q6_K",   "Q8_0",   "Q3_K_M", "Q2_K",   "BF16", "F16"};
+/// What a GGUF repo without a selector means: the first of these that it has, then any other that runs here,
+/// by its bits, then full precision.
+constexpr std::string_view kDefaultOrder[] = {"Q4_K_M", "Q4_K_S", "Q5_K_M", "Q4_K_L", "Q4_0",
+                                              "Q5_K_S", "Q6_K",   "Q8_0",   "Q3_K_M", "Q2_K"};
+constexpr std::string_view kOtherBits[] = {"Q4", "Q5", "Q6", "Q8", "Q3", "Q2"};
+constexpr std::string_view kFullPrecision[] = {"BF16", "F16"};
 
 std::string lower(std::string_view text) {
   std::string out(text);
@@ -72,6 +75,15 @@ const GgufModel* best_of(std::span<const GgufModel> models, std::string_view qua
   return nullptr;
 }
 
+const GgufModel* best_with_bits(std::span<const GgufModel> models, std::string_view bits) {
+  const GgufModel* best = nullptr;
+  for (const GgufModel& model : models) {
+    if (!without_dynamic(model.quant).starts_with(bits)) continue;
+    if (best == nullptr || comes_before(model, *best)) best = &model;
+  }
+  return best;
+}
+
 std::vector<std::string> labels(std::span<const GgufModel> models) {
   std::vector<std::string> names;
   for (const GgufModel& model : models)
@@ -120,6 +132,10 @@ Result<const GgufModel*> by_file(const ModelReference& reference, std::span<cons
 Result<const GgufModel*> by_default(const ModelReference& reference, std::span<const GgufModel> models) {
   for (const std::string_view quant : kDefaultOrder)
     if (const GgufModel* model = best_of(models, quant)) return model;
+  for (const std::string_view bits : kOtherBits)
+    if (const GgufModel* model = best_with_bits(models, bits)) return model;
+  for (const std::string_view quant : kFullPrecision)
+    if (const GgufModel* model = best_of(models, quant)) return model;
   if (models.size() == 1) return &models.front();
   return fail(ErrorCode::not_found, "{}: none of its types is one to choose unasked: name one: {}",
               shown(reference.text), a_few(labels(models)));
@@ -145,6 +161,15 @@ Result<Selection> select_gguf(const ModelReference& reference, std::span<const G
   for (const std::string& label : labels(models))
     if (label != selection.chosen) selection.alternatives.push_back(label);
   return selection;
+}
+
+/// "imatrix.gguf", "m-BF16.imatrix.gguf": an importance matrix is made of a model in full precision, and
+/// "m-imatrix-Q4_K_M.gguf" is a model made with one.
+bool is_importance_matrix(std::string_view name) {
+  if (name.find("imatrix") == std::string_view::npos) return false;
+  const std::string quant = quantization_of_file(name);
+  return quant.empty() || quant == "F32" ||
+         std::ranges::find(kFullPrecision, quant) != std::end(kFullPrecision);
 }
 
 bool is_configuration(std::string_view file) {
@@ -182,6 +207,30 @@ std::string index_file(std::span<const std::string> files) {
   return found;
 }
 
+/// model-00001-of-0000N.safetensors and so on say themselves which make the model.
+Result<std::vector<std::string>> numbered_shards(const ModelReference& reference,
+                                                 const std::vector<std::string>& weights) {
+  std::vector<std::string> shards;
+  unsigned count = 0;
+  for (const std::string& file : weights) {  // in the order of the listing: sorted
+    const auto part = part_of(file, ".safetensors");
+    if (!part || part->prefix != "model") continue;
+    if (part->number != shards.size() + 1 || (count != 0 && part->count != count))
+      return fail(ErrorCode::not_found, "{}: {} has no index of its shards, and those before {} are missing",
+                  shown(reference.text), reference.repo, file);
+    count = part->count;
+    shards.push_back(file);
+  }
+  if (shards.empty())
+    return fail(ErrorCode::unsupported,
+                "{}: {} has {} safetensors files and no index that says which make the model",
+                shown(reference.text), reference.repo, weights.size());
+  if (shards.size() != count)
+    return fail(ErrorCode::not_found, "{}: {} has no index of its shards, and only {} of {} are there",
+                shown(reference.text), reference.repo, shards.size(), count);
+  return shards;
+}
+
 Result<Selection> select_checkpoint(const ModelReference& reference, std::span<const std::string> files) {
   const auto weights = weight_files(files);
   const bool pickled = std::ranges::any_of(files, [](const std::string& f) {
@@ -204,29 +253,29 @@ Result<Selection> select_checkpoint(const ModelReference& reference, std::span<c
   selection.index = index_file(files);
   if (!selection.index.empty()) {
     selection.files.push_back(selection.index);
-  } else if (std::ranges::find(weights, "model.safetensors") != weights.end()) {
-    selection.files.push_back("model.safetensors");
-  } else if (weights.size() == 1) {
-    selection.files.push_back(weights.front());
-  } else {
-    return fail(ErrorCode::unsupported,
-                "{}: {} has {} safetensors files and no index that says which make the model",
-                shown(reference.text), reference.repo, weights.size());
+    return selection;
   }
+  if (std::ranges::find(weights, "model.safetensors") != weights.end()) {
+    selection.weights = {"model.safetensors"};
+  } else if (weights.size() == 1) {
+    selection.weights = weights;
+  } else {
+    QUERN_TRY(selection.weights, numbered_shards(reference, weights));
+  }
+  selection.files.insert(selection.files.end(), selection.weights.begin(), selection.weights.end());
   return selection;
 }
 
 }  // namespace
 
-std::vector<GgufModel> gguf_models(std::span<const std::string> files) {
+std::vector<GgufModel> gguf_models(std::span<const std::string> files, std::string_view named) {
   std::map<std::string, std::map<unsigned, std::string>> split;  // by prefix and count
   std::map<std::string, unsigned> counts;
   std::vector<GgufModel> models;
   for (const std::string& file : files) {
     const std::string name = lower(base_name(file));
-    if (!name.ends_with(".gguf") || name.find("mmproj") != std::string::npos ||
-        name.find("imatrix") != std::string::npos)
-      continue;
+    if (!name.ends_with(".gguf") || name.find("mmproj") != std::string::npos) continue;
+    if (is_importance_matrix(name) && name != lower(base_name(named))) continue;
     const auto part = part_of(file, ".gguf");
     if (!part || part->count == 1) {
       models.push_back({quantization_of_file(file), {file}, true});
@@ -248,7 +297,7 @@ std::vector<GgufModel> gguf_models(std::span<const std::string> files) {
 }
 
 Result<Selection> select_files(const ModelReference& reference, std::span<const std::string> files) {
-  const auto models = gguf_models(files);
+  const auto models = gguf_models(files, reference.file);
   if (!models.empty()) return select_gguf(reference, models);
   if (!reference.file.empty() || !reference.quant.empty()) {
     const std::string& wanted = reference.file.empty() ? reference.quant : reference.file;
@@ -266,7 +315,7 @@ std::vector<std::string> tokenizer_files(std::span<const std::string> files) {
   bool vocabulary = false;
   for (const std::string& file : files) {
     if (!is_tokenizer(file) && !is_configuration(file)) continue;
-    vocabulary |= file == "tokenizer.json" || file == "tokenizer.model" || file == "vocab.json";
+    vocabulary |= file == "tokenizer.json" || file == "tokenizer.model";
     found.push_back(file);
   }
   if (!vocabulary) found.clear();

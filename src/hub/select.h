@@ -18,16 +18,17 @@ struct GgufModel {
 };
 
 /// The models among `files`, sorted by their first file. Projectors (mmproj) and importance matrices are no
-/// models.
-std::vector<GgufModel> gguf_models(std::span<const std::string> files);
+/// models: "imatrix" in a name means one, unless a quantized type stands beside it or it is `named`.
+std::vector<GgufModel> gguf_models(std::span<const std::string> files, std::string_view named = {});
 
 struct Selection {
   enum class Kind { gguf, checkpoint };
   Kind kind = Kind::gguf;
-  std::vector<std::string> files;  // to have on disk; without shards that `index` names
-  std::string index;               // checkpoint: the file that names its shards; empty when not sharded
-  std::string chosen;              // "Q4_K_M", or the file where the name says no type
-  bool by_default = false;         // nobody asked for this one: say so
+  std::vector<std::string> files;         // to have on disk; without shards that `index` names
+  std::string index;                      // checkpoint: the file that names its shards; empty when none does
+  std::vector<std::string> weights;       // checkpoint without index: those of `files` that are weights
+  std::string chosen;                     // "Q4_K_M", or the file where the name says no type
+  bool by_default = false;                // nobody asked for this one: say so
   std::vector<std::string> alternatives;  // the other types (or files) of the repo
 };
 

@@ -28,6 +28,11 @@ TEST(Select, DefaultIsQ4KMThenTheStatedOrder) {
   EXPECT_EQ(choose("a/b", with("m", {"f16", "bf16"}))->chosen, "BF16");
   EXPECT_EQ(choose("a/b", {"only.gguf"})->files, Names{"only.gguf"});
   EXPECT_FALSE(choose("a/b", with("m", {"IQ2_XXS", "IQ4_NL"})));
+  // microsoft/Phi-3-mini-4k-instruct-gguf: a quantized file of another name is still the one that is meant.
+  EXPECT_EQ(choose("a/b", {"Phi-3-mini-4k-instruct-fp16.gguf", "Phi-3-mini-4k-instruct-q4.gguf"})->chosen,
+            "Q4");
+  EXPECT_EQ(choose("a/b", with("m", {"F16", "Q3_K_L", "Q5_1", "IQ4_NL"}))->chosen, "Q5_1");
+  EXPECT_EQ(choose("a/b", with("m", {"F16", "IQ4_NL"}))->chosen, "F16");
 }
 
 TEST(Select, ByQuantizationAndFile) {
@@ -63,6 +68,38 @@ TEST(Select, OfTwoOfOneTypeTheExpectedOne) {
   EXPECT_EQ(choose("a/b:UD-Q4_K_M", {"m-UD-Q4_K_M.gguf", "m-Q4_K_M.gguf"})->files, Names{"m-UD-Q4_K_M.gguf"});
 }
 
+TEST(Select, ImportanceMatricesAreNoModels) {
+  const Names files = {"m-BF16.imatrix.gguf", "m-imatrix-Q4_K_M.gguf", "m-imatrix-Q8_0.gguf",
+                       "m-imatrix.gguf"};
+  EXPECT_EQ(choose("a/b", files)->chosen, "Q4_K_M");
+  EXPECT_EQ(choose("a/b:Q8_0", files)->files, Names{"m-imatrix-Q8_0.gguf"});
+  EXPECT_EQ(gguf_models(files).size(), 2u);
+  EXPECT_FALSE(choose("a/b:BF16", files));
+  EXPECT_EQ(choose("a/b:m-imatrix.gguf", files)->files, Names{"m-imatrix.gguf"}) << "named, so meant";
+}
+
+TEST(Select, ShardsWithoutAnIndex) {
+  const Names files = {"config.json",
+                       "model-00001-of-00003.safetensors",
+                       "model-00002-of-00003.safetensors",
+                       "model-00003-of-00003.safetensors",
+                       "other.safetensors",
+                       "tokenizer.json"};
+  const auto all = choose("a/b", files);
+  ASSERT_TRUE(all) << all.error().message;
+  EXPECT_EQ(all->index, "");
+  EXPECT_EQ(all->weights, (Names{files[1], files[2], files[3]}));
+  EXPECT_EQ(all->files, (Names{files[0], files[5], files[1], files[2], files[3]}));
+  for (const size_t missing : {1u, 2u, 3u}) {
+    Names some = files;
+    some.erase(some.begin() + static_cast<std::ptrdiff_t>(missing));
+    const auto selection = choose("a/b", some);
+    ASSERT_FALSE(selection) << missing;
+    EXPECT_EQ(selection.error().code, ErrorCode::not_found);
+    EXPECT_NE(selection.error().message.find("no index of its shards"), std::string::npos);
+  }
+}
+
 TEST(Select, Checkpoints) {
   const Names plain = {".gitattributes",    "README.md",      "config.json",
                        "model.safetensors", "tokenizer.json", "onnx/model.safetensors"};
@@ -87,6 +124,8 @@ TEST(Select, Tokenizers) {
   EXPECT_EQ(tokenizer_files(Names{"README.md", "config.json", "model.safetensors", "tokenizer.model"}),
             (Names{"config.json", "tokenizer.model"}));
   EXPECT_TRUE(tokenizer_files(Names{"config.json", "tokenizer_config.json"}).empty());
+  EXPECT_TRUE(tokenizer_files(Names{"config.json", "merges.txt", "vocab.json"}).empty())
+      << "nothing reads them";
 }
 
 }  // namespace
