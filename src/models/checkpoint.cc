@@ -183,23 +183,47 @@ Result<> check_head(const safetensors::Checkpoint& files, const HfConfig& config
               "{}: tensor {} is missing, and config.json says tie_word_embeddings false", name, head->hf);
 }
 
+constexpr int64_t kControl = 3, kUserDefined = 4, kUnused = 5;  // llama.cpp's token types
+
+/// How many tokens the tokenizer lists beyond the embedding's rows, when all of them were added later (a
+/// <pad>, mostly): text never needs them. Else 0.
+size_t added_beyond(const Metadata& text, size_t rows) {
+  const auto types = text.integers("tokenizer.ggml.token_type").value_or(std::vector<int64_t>());
+  if (types.size() <= rows) return 0;
+  const bool all_added =
+      std::all_of(types.begin() + static_cast<ptrdiff_t>(rows), types.end(),
+                  [](int64_t t) { return t == kControl || t == kUserDefined || t == kUnused; });
+  return all_added ? types.size() - rows : 0;
+}
+
+/// Whether a key names a token that is not among the first `count`.
+bool names_beyond(std::string_view key, const Metadata& text, size_t count) {
+  const auto id = key.ends_with("_token_id") ? text.uint(key) : std::nullopt;
+  return id && *id >= count;
+}
+
 /// As many tokens as the embedding has rows.
-Metadata pad_tokens(const Metadata& text, int64_t rows) {
+Metadata fit_tokens(const Metadata& text, size_t rows, const std::string& name) {
   const auto* tokens = text.strings("tokenizer.ggml.tokens");
   const size_t listed = tokens == nullptr ? 0 : tokens->size();
-  constexpr int64_t unused = 5;  // llama.cpp's LLAMA_TOKEN_TYPE_UNUSED
+  const size_t beyond = added_beyond(text, rows);
+  const size_t count = beyond > 0 ? rows : std::max(rows, listed);
+  if (beyond > 0 && listed > rows)
+    log::warn("added tokens have no row in the embedding: left out",
+              {{"model", name}, {"tokens", beyond}, {"first", (*tokens)[rows]}});
   Metadata padded;
   for (const auto& [key, value] : text.entries()) {
+    if (beyond > 0 && names_beyond(key, text, count)) continue;
     Metadata::Value copy = value;
     if (auto* array = std::get_if<Metadata::Array>(&copy);
         array != nullptr && listed > 0 && array->size() == listed) {
-      const auto count = static_cast<size_t>(std::max<int64_t>(rows, static_cast<int64_t>(listed)));
       if (key == "tokenizer.ggml.tokens") {
         auto& items = std::get<std::vector<std::string>>(array->items);
+        items.resize(std::min(items.size(), count));
         while (items.size() < count) items.push_back(fmt::format("[PAD{}]", items.size()));
       } else if (key == "tokenizer.ggml.token_type") {
-        if (auto* items = std::get_if<std::vector<int64_t>>(&array->items)) items->resize(count, unused);
-        if (auto* items = std::get_if<std::vector<uint64_t>>(&array->items)) items->resize(count, unused);
+        if (auto* items = std::get_if<std::vector<int64_t>>(&array->items)) items->resize(count, kUnused);
+        if (auto* items = std::get_if<std::vector<uint64_t>>(&array->items)) items->resize(count, kUnused);
       } else if (key == "tokenizer.ggml.scores") {
         if (auto* items = std::get_if<std::vector<double>>(&array->items)) items->resize(count, -1000.0);
       }
@@ -272,7 +296,7 @@ Result<std::unique_ptr<ArrivingCheckpoint>> open_arriving_checkpoint(
                 table->name, table->rows(), config.vocab);
   Metadata metadata = std::move(config.metadata);
   metadata.add("general.name", model_name(folder));
-  const Metadata padded = pad_tokens(text, table->rows());
+  const Metadata padded = fit_tokens(text, static_cast<size_t>(table->rows()), name);
   for (const auto& [key, value] : padded.entries()) metadata.add(key, value);
   return std::make_unique<CheckpointSource>(name, std::move(files), std::move(modules), config,
                                             std::move(metadata));

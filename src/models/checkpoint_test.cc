@@ -178,6 +178,35 @@ TEST(Checkpoint, TheEmbeddingsPaddingBecomesUnusedTokens) {
   EXPECT_NE(config.error().message.find("51 tokens"), std::string::npos) << config.error().message;
 }
 
+TEST(Checkpoint, AddedTokensBeyondTheEmbeddingAreLeftOut) {
+  const ModelSpec spec;  // 50 rows
+  const TestFolder folder("added");
+  write_checkpoint(folder, *random_model(spec), spec, hf_config(spec));
+  const auto text_of = [](int64_t last_type) {
+    std::vector<std::string> tokens(52, "x");
+    std::vector<int64_t> types(52, 1);
+    tokens[50] = "<pad>";
+    types[50] = 3;
+    types[51] = last_type;
+    Metadata text;
+    text.add("tokenizer.ggml.model", std::string("gpt2"));
+    text.add("tokenizer.ggml.tokens", Metadata::Array{tokens});
+    text.add("tokenizer.ggml.token_type", Metadata::Array{types});
+    text.add("tokenizer.ggml.eos_token_id", uint64_t{49});
+    text.add("tokenizer.ggml.padding_token_id", uint64_t{50});
+    return text;
+  };
+  const auto source = open(folder, text_of(4));
+  ASSERT_NE(source, nullptr);
+  EXPECT_EQ(source->metadata().strings("tokenizer.ggml.tokens")->size(), 50u);
+  EXPECT_EQ(source->metadata().integers("tokenizer.ggml.token_type")->size(), 50u);
+  EXPECT_EQ(source->metadata().uint("tokenizer.ggml.eos_token_id"), 49u);
+  EXPECT_FALSE(source->metadata().contains("tokenizer.ggml.padding_token_id"));
+  ASSERT_TRUE(read_model_config(*source).has_value());
+  // A word of the vocabulary is needed.
+  EXPECT_FALSE(read_model_config(*open(folder, text_of(1))).has_value());
+}
+
 // ---- heads and biases
 
 TEST(Checkpoint, ATiedHeadInTheFileIsLeftOut) {
