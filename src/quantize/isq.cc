@@ -42,6 +42,8 @@ constexpr const char* kTextFiles[] = {
     "tokenizer.json",    "tokenizer_config.json", "tokenizer.model",   "special_tokens_map.json",
     "added_tokens.json", "chat_template.jinja",   "chat_template.json"};
 
+constexpr const char* kTemplates = "additional_chat_templates";
+
 /// "owner/repo:main" → "owner--repo-main".
 std::string file_name(std::string_view id) {
   std::string name;
@@ -105,8 +107,18 @@ Result<std::string> content_key(const IsqContent& content) {
   };
   for (const char* name : kModelFiles) QUERN_TRY_VOID(add(content.folder, name));
   const bool other = !content.tokenizer_folder.empty();
+  if (other) {  // its own: which tokens have a role, how many there are
+    all += "tokenizer:\n";
+    for (const char* name : kModelFiles) QUERN_TRY_VOID(add(content.tokenizer_folder, name));
+  }
   for (const char* name : kTextFiles)
     QUERN_TRY_VOID(add(other ? content.tokenizer_folder : content.folder, name));
+  std::set<std::string> templates;
+  const fs::path text_folder = other ? content.tokenizer_folder : content.folder;
+  for (const auto& entry : fs::directory_iterator(text_folder / kTemplates, ignored))
+    if (entry.path().extension() == ".jinja")
+      templates.insert(fmt::format("{}/{}", kTemplates, entry.path().filename().string()));
+  for (const std::string& name : templates) QUERN_TRY_VOID(add(text_folder, name.c_str()));
   // A tokenizer of its own may lie in a GGUF file.
   std::set<std::string> vocabularies;
   for (const auto& entry : fs::directory_iterator(content.tokenizer_folder, ignored))

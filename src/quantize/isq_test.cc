@@ -34,6 +34,17 @@ TEST(ContentKey, CountsEverythingThatTheModelIsMadeOf) {
   EXPECT_TRUE(is_new());
   folder.write("tokenizer.json", "{ }");
   EXPECT_FALSE(is_new()) << "another one is taken";
+  other.write("config.json", "{}");
+  EXPECT_TRUE(is_new());
+  other.write("config.json", R"({"eos_token_id": 2})");
+  EXPECT_TRUE(is_new()) << "the tokenizer is read with it";
+  other.write("generation_config.json", "{}");
+  EXPECT_TRUE(is_new());
+  std::filesystem::create_directory(other.path() / "additional_chat_templates");
+  other.write("additional_chat_templates/tool_use.jinja", "{{ tools }}");
+  EXPECT_TRUE(is_new());
+  other.write("additional_chat_templates/tool_use.jinja", "{{ messages }}");
+  EXPECT_TRUE(is_new());
   other.write("vocabulary.gguf", "one");
   EXPECT_TRUE(is_new());
   other.write("vocabulary.gguf", "two");
