@@ -96,6 +96,44 @@ Value joiner(Interpreter& in, const Value&, Arguments& arguments) {
   return in.heap().function({.name = "joiner", .builtin = call_joiner, .self = state});
 }
 
+// A cycler is a namespace of these, in this order; the last two have no names that a template can write.
+enum : size_t { kCurrent, kNext, kReset, kItems, kPlace };
+
+/// Moves a cycler to `place` and returns what was current.
+Value turn_cycler(Dict& state, size_t place) {
+  const auto& items = std::get<List*>(state.items[kItems].second)->items;
+  const Value before = items[static_cast<size_t>(std::get<int64_t>(state.items[kPlace].second))];
+  state.items[kPlace].second = integer(place % items.size());
+  state.items[kCurrent].second = items[place % items.size()];
+  return before;
+}
+
+Value next_of_cycler(Interpreter&, const Value& self, Arguments&) {
+  Dict& state = std::get<Namespace*>(self)->attributes;
+  return turn_cycler(state, static_cast<size_t>(std::get<int64_t>(state.items[kPlace].second)) + 1);
+}
+
+Value reset_cycler(Interpreter&, const Value& self, Arguments&) {
+  turn_cycler(std::get<Namespace*>(self)->attributes, 0);
+  return None{};
+}
+
+/// cycler(a, b, …): `.next()` gives one after the other, again and again; `.current`, `.reset()`.
+Value cycler(Interpreter& in, const Value&, Arguments& arguments) {
+  const std::vector<Value> items = arguments.rest();
+  if (items.empty()) raise("cycler() needs something to choose from");
+  Namespace* state = in.heap().names();
+  const auto add = [&](std::string_view name, const Value& value) {
+    set(in.heap(), state->attributes, name, value);
+  };
+  add("current", items.front());
+  add("next", in.heap().function({.name = "next", .builtin = next_of_cycler, .self = state}));
+  add("reset", in.heap().function({.name = "reset", .builtin = reset_cycler, .self = state}));
+  add("(items)", in.heap().list(items));
+  add("(place)", int64_t{0});
+  return state;
+}
+
 constexpr NamedBuiltin kGlobals[] = {
     {"range", range},
     {"dict", make_dict},
@@ -103,6 +141,7 @@ constexpr NamedBuiltin kGlobals[] = {
     {"raise_exception", raise_exception},
     {"strftime_now", strftime_now},
     {"joiner", joiner},
+    {"cycler", cycler},
 };
 
 }  // namespace

@@ -17,7 +17,8 @@ inline const nlohmann::ordered_json& test_variables() {
     "ml": "one\n  two\n\nthree\n", "ws": " \t a b \n",
     "msgs": [{"role": "user", "content": "hi", "n": 2}, {"role": "assistant", "content": "yo", "n": 1},
              {"role": "user", "content": "bye", "n": 3}],
-    "fl": [1.0, 0.1, 1e16, 1e-5, 123456789.123, 1e22, -0.0], "big": 9007199254740993
+    "fl": [1.0, 0.1, 1e16, 1e-5, 123456789.123, 1e22, -0.0], "big": 9007199254740993,
+    "huge": 18446744073709551615
   })json");
   return json;
 }

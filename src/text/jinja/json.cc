@@ -65,6 +65,7 @@ class JsonWriter {
   std::string scalar(const Value& value) {
     if (const bool* b = as<bool>(value)) return *b ? "true" : "false";
     if (const int64_t* i = as<int64_t>(value)) return std::to_string(*i);
+    if (const uint64_t* i = as<uint64_t>(value)) return std::to_string(*i);
     if (const double* d = as<double>(value)) {
       std::string text = float_text(*d);
       if (text == "nan") return "NaN";
@@ -141,7 +142,7 @@ Value from_json(Heap& heap, const nlohmann::ordered_json& json, int depth) {
       return json.get<int64_t>();
     case nlohmann::ordered_json::value_t::number_unsigned: {
       const auto number = json.get<uint64_t>();
-      if (number > static_cast<uint64_t>(INT64_MAX)) return static_cast<double>(number);
+      if (number > static_cast<uint64_t>(INT64_MAX)) return number;
       return static_cast<int64_t>(number);
     }
     case nlohmann::ordered_json::value_t::number_float:

@@ -18,7 +18,9 @@ Value is_nothing(Interpreter&, const Value& self, Arguments&) { return is_none(s
 Value is_boolean(Interpreter&, const Value& self, Arguments&) { return holds<bool>(self); }
 Value is_true(Interpreter&, const Value& self, Arguments&) { return holds<bool>(self) && truthy(self); }
 Value is_false(Interpreter&, const Value& self, Arguments&) { return holds<bool>(self) && !truthy(self); }
-Value is_integer(Interpreter&, const Value& self, Arguments&) { return holds<int64_t>(self); }
+Value is_integer(Interpreter&, const Value& self, Arguments&) {
+  return holds<int64_t>(self) || holds<uint64_t>(self);
+}
 Value is_real(Interpreter&, const Value& self, Arguments&) { return holds<double>(self); }
 Value is_number(Interpreter&, const Value& self, Arguments&) { return as_number(self).has_value(); }
 Value is_string(Interpreter&, const Value& self, Arguments&) { return holds<std::string_view>(self); }

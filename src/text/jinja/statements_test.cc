@@ -65,6 +65,9 @@ TEST(Statements, RenderWhatPythonRenders) {
       {"{{ namespace(a=1).a }} {{ dict(a=1, b=2) }} {{ dict([('a', 1)]) }} {% set j = joiner('; ') %}{{ j() "
        "}}a{{ j() }}b{{ j() }}c",
        "1 {'a': 1, 'b': 2} {'a': 1} a; b; c"},
+      {"{% set c = cycler('a', 'b', 'c') %}{{ c.current }}{% for i in range(4) %}{{ c.next() }}{% endfor %}"
+       "{{ c.current }}{% set _ = c.reset() %}{{ c.next() }}{{ c.next() }}",
+       "aabcabab"},
       {"{%- set z = 'a' if n > 3 else 'b' -%}  {{ z }} {% set q = l + [4] %}{{ q }}{{ l }}",
        "a [3, 1, 2, 4][3, 1, 2]"},
       {"{% set items = [] %}{% for x in l %}{% set items = items + [x] %}{% endfor %}{{ items }}", "[]"},

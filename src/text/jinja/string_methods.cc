@@ -6,6 +6,7 @@
 #include "text/jinja/format.h"
 #include "text/jinja/interpreter.h"
 #include "text/jinja/methods.h"
+#include "text/jinja/operators.h"
 #include "text/jinja/strings.h"
 
 namespace quern::jinja {
@@ -175,15 +176,24 @@ Value split_lines(Interpreter& in, const Value& self, Arguments& arguments) {
   return in.heap().list(std::move(lines));
 }
 
+/// A position in characters; nothing where it is missing or none.
+std::optional<int64_t> place_argument(Arguments& arguments, std::string_view name) {
+  const Value* given = arguments.take(name);
+  if (given == nullptr || is_none(*given)) return std::nullopt;
+  const auto place = as_integer(*given);
+  if (!place) raise("{}(): '{}' must be an integer, not '{}'", arguments.function(), name, type_name(*given));
+  return place;
+}
+
 /// startswith and endswith: one string or a tuple of them, within [start, end).
 bool matches_end(Interpreter& in, const Value& self, Arguments& arguments, bool at_start) {
   std::string_view text = self_text(self);
   const Value wanted = arguments.required(at_start ? "prefix" : "suffix");
   if (const auto* undefined = as<Undefined>(wanted)) raise_undefined(*undefined);
   const Value parts = as<std::string_view>(wanted) != nullptr ? Value(in.heap().tuple({wanted})) : wanted;
-  const Value* start = arguments.take("start");
-  const Value* end = arguments.take("end");
-  if (start != nullptr || end != nullptr) raise("{}(): only one argument is supported", arguments.function());
+  const auto start = place_argument(arguments, "start");
+  const auto end = place_argument(arguments, "end");
+  if (start || end) text = std::get<std::string_view>(slice(in.heap(), self, start, end, 1));
   const auto* list = as<List*>(parts);
   if (list == nullptr) {
     raise("{}() needs a string or a tuple of strings, not '{}'", arguments.function(), type_name(wanted));

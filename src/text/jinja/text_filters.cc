@@ -198,6 +198,7 @@ Value to_integer(Interpreter& in, const Value& self, Arguments& arguments) {
     }
     return fallback;
   }
+  if (as<uint64_t>(self) != nullptr) return self;
   if (const auto value = as_integer(self)) return *value;
   if (const auto* real = as<double>(self)) {
     if (const auto value = truncate(*real)) return *value;
@@ -225,12 +226,29 @@ Value absolute(Interpreter&, const Value& self, Arguments&) {
   raise("abs: expected a number, not '{}'", type_name(self));
 }
 
+/// An integer stays one; a negative precision rounds halves to even, as Python's round().
+int64_t round_integer(int64_t value, int64_t precision) {
+  if (precision >= 0) return value;
+  if (precision < -18) return 0;
+  int64_t unit = 1;
+  for (int64_t i = 0; i > precision; --i) unit *= 10;
+  int64_t count = value / unit;
+  const int64_t rest = value % unit, twice = 2 * std::abs(rest);
+  if (twice > unit || (twice == unit && count % 2 != 0)) count += value < 0 ? -1 : 1;
+  int64_t rounded = 0;
+  if (__builtin_mul_overflow(count, unit, &rounded))
+    raise("integer overflow: the result does not fit 64 bits");
+  return rounded;
+}
+
 Value round(Interpreter&, const Value& self, Arguments& arguments) {
   const int64_t precision = arguments.integer("precision", 0);
   const std::string_view method = arguments.text("method", "common");
   const auto value = as_number(self);
   if (!value) raise("round: expected a number, not '{}'", type_name(self));
   if (precision < -300 || precision > 300) raise("round(): 'precision' must lie between -300 and 300");
+  if (const auto whole = as_integer(self); whole && method == "common")
+    return round_integer(*whole, precision);
   if (method == "common" && precision > 0) {
     // Decimal rounding of the exact value, as Python's round().
     return std::strtod(fmt::format("{:.{}f}", *value, precision).c_str(), nullptr);

@@ -96,6 +96,7 @@ const char* type_name(const Value& value) {
     const char* operator()(const None&) const { return "NoneType"; }
     const char* operator()(bool) const { return "bool"; }
     const char* operator()(int64_t) const { return "int"; }
+    const char* operator()(uint64_t) const { return "int"; }
     const char* operator()(double) const { return "float"; }
     const char* operator()(std::string_view) const { return "str"; }
     const char* operator()(const List* list) const {
@@ -121,6 +122,7 @@ bool truthy(const Value& value) {
     bool operator()(const None&) const { return false; }
     bool operator()(bool b) const { return b; }
     bool operator()(int64_t i) const { return i != 0; }
+    bool operator()(uint64_t i) const { return i != 0; }
     bool operator()(double d) const { return d != 0; }
     bool operator()(std::string_view s) const { return !s.empty(); }
     bool operator()(const List* list) const { return !list->items.empty(); }
@@ -140,6 +142,7 @@ std::optional<int64_t> as_integer(const Value& value) {
 
 std::optional<double> as_number(const Value& value) {
   if (const double* d = as<double>(value)) return *d;
+  if (const uint64_t* i = as<uint64_t>(value)) return static_cast<double>(*i);
   if (const auto i = as_integer(value)) return static_cast<double>(*i);
   return std::nullopt;
 }
@@ -167,6 +170,7 @@ bool equal(Heap& heap, const Value& a, const Value& b, int depth) {
   check_depth(depth);
   heap.step();
   if (const auto x = as_integer(a), y = as_integer(b); x && y) return *x == *y;
+  if (const auto* x = as<uint64_t>(a), *y = as<uint64_t>(b); x != nullptr && y != nullptr) return *x == *y;
   if (const auto x = as_number(a), y = as_number(b); x && y) return *x == *y;
   if (a.index() != b.index()) return false;
   if (const auto* text = as<std::string_view>(a)) {
@@ -354,6 +358,7 @@ std::string_view to_string(Heap& heap, const Value& value) {
   if (is_none(value)) return "None";
   if (const bool* b = as<bool>(value)) return *b ? "True" : "False";
   if (const int64_t* i = as<int64_t>(value)) return heap.string(std::to_string(*i));
+  if (const uint64_t* i = as<uint64_t>(value)) return heap.string(std::to_string(*i));
   if (const double* d = as<double>(value)) return heap.string(float_text(*d));
   if (const auto* text = as<std::string_view>(value)) return *text;
   Text out(heap);

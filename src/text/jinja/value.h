@@ -30,8 +30,9 @@ struct Undefined {
 
 /// Strings are UTF-8 and, like all compound values, owned by the Heap of one rendering, by its variables or
 /// by the parsed template; a Value is a cheap handle.
-using Value = std::variant<Undefined, None, bool, int64_t, double, std::string_view, List*, Dict*, Namespace*,
-                           Function*, Loop*>;
+/// uint64_t holds integers beyond int64_t, as JSON may have them: they print whole and compute as floats.
+using Value = std::variant<Undefined, None, bool, int64_t, uint64_t, double, std::string_view, List*, Dict*,
+                           Namespace*, Function*, Loop*>;
 
 class Interpreter;
 class Arguments;
