@@ -182,7 +182,10 @@ bool is_tokenizer(std::string_view file) {
       "tokenizer.json",     "tokenizer_config.json",   "tokenizer.model",   "vocab.json",
       "merges.txt",         "special_tokens_map.json", "added_tokens.json", "chat_template.json",
       "chat_template.jinja"};
-  return std::ranges::find(kNames, file) != std::end(kNames);
+  constexpr std::string_view kMore = "additional_chat_templates/";
+  const bool more = file.starts_with(kMore) && file.ends_with(".jinja") &&
+                    file.find('/', kMore.size()) == std::string_view::npos;
+  return more || std::ranges::find(kNames, file) != std::end(kNames);
 }
 
 /// The safetensors at the top of a repo that are the model: not Mistral's second copy (consolidated), not

@@ -123,6 +123,9 @@ TEST(Select, Checkpoints) {
 TEST(Select, Tokenizers) {
   EXPECT_EQ(tokenizer_files(Names{"README.md", "config.json", "model.safetensors", "tokenizer.model"}),
             (Names{"config.json", "tokenizer.model"}));
+  const Names templates = {"additional_chat_templates/tool_use.jinja", "additional_chat_templates/x/y.jinja",
+                           "chat_template.jinja", "other/z.jinja", "tokenizer.json"};
+  EXPECT_EQ(tokenizer_files(templates), (Names{templates[0], templates[2], templates[4]}));
   EXPECT_TRUE(tokenizer_files(Names{"config.json", "tokenizer_config.json"}).empty());
   EXPECT_TRUE(tokenizer_files(Names{"config.json", "merges.txt", "vocab.json"}).empty())
       << "nothing reads them";

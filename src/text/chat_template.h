@@ -30,6 +30,7 @@ class ChatTemplate {
 struct TemplateChoice {
   std::string source;  // empty: none is known for this model (a base model)
   std::string origin;  // for the log: "the file", "known template of the llama-2 family (by special tokens)"
+  std::string tool_source = {};  // the file's own for conversations with tools; empty: the same
 };
 
 /// `tokenizer.chat_template` where the file has one; else the family is recognized by special tokens in the

@@ -136,7 +136,12 @@ TemplateChoice own_template(const Metadata& metadata) {
 }  // namespace
 
 TemplateChoice choose_chat_template(const Metadata& metadata, std::string_view file_name) {
-  if (TemplateChoice own = own_template(metadata); !own.source.empty()) return own;
+  if (TemplateChoice own = own_template(metadata); !own.source.empty()) {
+    // By this name transformers and llama.cpp know it.
+    const std::string* tools = metadata.string("tokenizer.chat_template.tool_use");
+    if (tools != nullptr && *tools != own.source) own.tool_source = *tools;
+    return own;
+  }
   if (const auto family = family_by_tokens(metadata); !family.empty()) return known(family, "special tokens");
   // The names together: TheBloke's Llama-2-7B-Chat is "LLaMA v2" in general.name and "chat" in its file's
   // name.

@@ -67,8 +67,9 @@ std::string plain_name(std::string_view name) {
   return out;
 }
 
-void add_template_list(const json& list, Metadata& metadata, Warnings& warnings) {
-  std::vector<std::string> names;
+/// Adds the names of those that are not the default.
+void add_template_list(const json& list, std::vector<std::string>& names, Metadata& metadata,
+                       Warnings& warnings) {
   for (const json& choice : list) {
     const std::string* name = string_member(choice, "name");
     const std::string* source = string_member(choice, "template");
@@ -82,7 +83,27 @@ void add_template_list(const json& list, Metadata& metadata, Warnings& warnings)
       names.push_back(plain_name(*name));
     }
   }
-  if (!names.empty()) metadata.add("tokenizer.chat_templates", Metadata::Array{std::move(names)});
+}
+
+/// The main one, or a list of them, from the first file that has any.
+void add_main_template(const HfSideFiles& files, std::vector<std::string>& names, Metadata& metadata,
+                       Warnings& warnings) {
+  if (files.template_file) {
+    metadata.add("tokenizer.chat_template", *files.template_file);
+    return;
+  }
+  for (const json* file : {&files.template_json, &files.tokenizer_config}) {
+    const json* found = member(*file, "chat_template");
+    if (found == nullptr) continue;
+    if (const auto* source = found->get_ptr<const std::string*>()) {
+      metadata.add("tokenizer.chat_template", *source);
+    } else if (found->is_array()) {
+      add_template_list(*found, names, metadata, warnings);
+    } else {
+      warnings.push_back("chat_template: neither a text nor a list: left out");
+    }
+    return;
+  }
 }
 
 void add_sampling(const json& config, Metadata& metadata, Warnings& warnings) {
@@ -160,22 +181,13 @@ void add_special_tokens(const HfSideFiles& files, HfTokenizer& tokenizer, Warnin
 }
 
 void add_chat_template(const HfSideFiles& files, Metadata& metadata, Warnings& warnings) {
-  if (files.template_file) {
-    metadata.add("tokenizer.chat_template", *files.template_file);
-    return;
+  std::vector<std::string> names;
+  add_main_template(files, names, metadata, warnings);
+  for (const auto& [name, source] : files.more_templates) {
+    if (metadata.add("tokenizer.chat_template." + plain_name(name), source))
+      names.push_back(plain_name(name));
   }
-  for (const json* file : {&files.template_json, &files.tokenizer_config}) {
-    const json* found = member(*file, "chat_template");
-    if (found == nullptr) continue;
-    if (const auto* source = found->get_ptr<const std::string*>()) {
-      metadata.add("tokenizer.chat_template", *source);
-    } else if (found->is_array()) {
-      add_template_list(*found, metadata, warnings);
-    } else {
-      warnings.push_back("chat_template: neither a text nor a list: left out");
-    }
-    return;
-  }
+  if (!names.empty()) metadata.add("tokenizer.chat_templates", Metadata::Array{std::move(names)});
 }
 
 void add_generation(const HfSideFiles& files, HfTokenizer& tokenizer, Warnings& warnings) {

@@ -139,6 +139,15 @@ TEST(HfTemplates, WhereTheyComeFrom) {
   folder.write("chat_template.jinja", std::string("jinja"));
   EXPECT_EQ(*read(folder).string("tokenizer.chat_template"), "jinja");
   EXPECT_EQ(choose_chat_template(read(folder), "model").source, "jinja");
+  EXPECT_EQ(choose_chat_template(read(folder), "model").tool_source, "");
+  std::filesystem::create_directory(folder.path / "additional_chat_templates");
+  folder.write("additional_chat_templates/tool_use.jinja", std::string("more tools"))
+      .write("additional_chat_templates/rag.jinja", std::string("rag"))
+      .write("additional_chat_templates/README.md", std::string("text"));
+  EXPECT_EQ(*read(folder).strings("tokenizer.chat_templates"), (std::vector<std::string>{"rag", "tool_use"}));
+  EXPECT_EQ(*read(folder).string("tokenizer.chat_template.rag"), "rag");
+  EXPECT_EQ(choose_chat_template(read(folder), "model").source, "jinja");
+  EXPECT_EQ(choose_chat_template(read(folder), "model").tool_source, "more tools");
 }
 
 TEST(HfGeneration, DefaultsBecomeKeys) {

@@ -1,5 +1,7 @@
 #include "text/hf_tokenizer.h"
 
+#include <algorithm>
+
 #include "text/hf_json.h"
 #include "text/hf_vocabulary.h"
 
@@ -16,6 +18,24 @@ Result<json> read_side_file(const fs::path& path) {
   return parse_side_json(*text, path.string());
 }
 
+Result<std::vector<std::pair<std::string, std::string>>> read_more_templates(const fs::path& folder) {
+  constexpr size_t kMost = 32;
+  std::vector<fs::path> paths;
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
+    if (it->path().extension() == ".jinja") paths.push_back(it->path());
+  if (paths.size() > kMost)
+    return fail(ErrorCode::corrupt, "{}: {} templates, at most {} are read", folder.string(), paths.size(),
+                kMost);
+  std::sort(paths.begin(), paths.end());
+  std::vector<std::pair<std::string, std::string>> templates;
+  for (const fs::path& path : paths) {
+    QUERN_TRY(auto text, read_if_there(path, kMaxSideFileBytes));
+    if (text) templates.emplace_back(path.stem().string(), *std::move(text));
+  }
+  return templates;
+}
+
 Result<HfSideFiles> read_side_files(const fs::path& folder) {
   HfSideFiles files;
   QUERN_TRY(files.tokenizer_config, read_side_file(folder / "tokenizer_config.json"));
@@ -24,6 +44,7 @@ Result<HfSideFiles> read_side_files(const fs::path& folder) {
   QUERN_TRY(files.generation_config, read_side_file(folder / "generation_config.json"));
   QUERN_TRY(files.template_file, read_if_there(folder / "chat_template.jinja", kMaxSideFileBytes));
   QUERN_TRY(files.template_json, read_side_file(folder / "chat_template.json"));
+  QUERN_TRY(files.more_templates, read_more_templates(folder / "additional_chat_templates"));
   return files;
 }
 

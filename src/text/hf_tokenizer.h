@@ -16,7 +16,8 @@ namespace quern {
 ///
 /// Read are tokenizer.json (BPE, of bytes or with byte fallback) or else tokenizer.model (SentencePiece,
 /// BPE), and where they are there added_tokens.json, tokenizer_config.json, special_tokens_map.json,
-/// chat_template.jinja, chat_template.json, generation_config.json and config.json (token ids, vocab_size).
+/// chat_template.jinja, additional_chat_templates/*.jinja, chat_template.json, generation_config.json and
+/// config.json (token ids, vocab_size).
 ///
 /// What those keys cannot say stands in keys of our own:
 ///   tokenizer.quern.patterns         texts: splits by these patterns one after the other (PCRE2, Unicode),

@@ -86,6 +86,8 @@ struct HfSideFiles {
   nlohmann::json tokenizer_config, special_tokens_map, config, generation_config;
   std::optional<std::string> template_file;  // chat_template.jinja
   nlohmann::json template_json;              // chat_template.json
+  /// additional_chat_templates/NAME.jinja, by name.
+  std::vector<std::pair<std::string, std::string>> more_templates;
 };
 /// bos, eos, unknown, padding; what is added to a text.
 void add_special_tokens(const HfSideFiles& files, HfTokenizer& tokenizer, Warnings& warnings);

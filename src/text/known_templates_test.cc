@@ -183,12 +183,14 @@ TEST(ChooseChatTemplate, TakesTheFilesOwn) {
   Metadata metadata = vocabulary({"<|im_start|>", "<|im_end|>"});
   metadata.add("tokenizer.chat_template.tool_use", std::string("tools"));
   EXPECT_EQ(choose_chat_template(metadata, "x.gguf").source, "tools");
+  EXPECT_EQ(choose_chat_template(metadata, "x.gguf").tool_source, "");
   EXPECT_EQ(choose_chat_template(metadata, "x.gguf").origin, "the file (tokenizer.chat_template.tool_use)");
   metadata.add("tokenizer.chat_template.default", std::string("default"));
   EXPECT_EQ(choose_chat_template(metadata, "x.gguf").source, "default");
   metadata.add("tokenizer.chat_template", std::string("plain"));
   EXPECT_EQ(choose_chat_template(metadata, "x.gguf").source, "plain");
   EXPECT_EQ(choose_chat_template(metadata, "x.gguf").origin, "the file");
+  EXPECT_EQ(choose_chat_template(metadata, "x.gguf").tool_source, "tools");
 }
 
 TEST(ChooseChatTemplate, AnEmptyOneCountsAsNone) {
