@@ -13,7 +13,10 @@ Result<std::string> render_chat(const ServedModel& model, nlohmann::ordered_json
                                                     : model.chat_template_problem);
   if (!variables.contains("bos_token")) variables["bos_token"] = model.bos_text;
   if (!variables.contains("eos_token")) variables["eos_token"] = model.eos_text;
-  return model.chat_template->render(variables);
+  const auto tools = variables.find("tools");
+  const bool with_tools = tools != variables.end() && !tools->empty();
+  const bool own = with_tools && model.tool_template != nullptr;
+  return (own ? model.tool_template : model.chat_template)->render(variables);
 }
 
 std::vector<int32_t> encode_chat(const ServedModel& model, const std::string& rendered) {

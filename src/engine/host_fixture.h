@@ -59,11 +59,12 @@ inline void add_vocabulary(MemorySource& source, int64_t size) {
 
 constexpr int64_t kVocab = 300;
 
-inline void write_model(const std::filesystem::path& path, DType dtype,
-                        const std::string& chat_template = {}) {
+inline void write_model(const std::filesystem::path& path, DType dtype, const std::string& chat_template = {},
+                        const std::string& tool_template = {}) {
   const auto source = random_model({.vocab = kVocab, .context = 256, .dtype = dtype});
   add_vocabulary(*source, kVocab);
   if (!chat_template.empty()) source->set("tokenizer.chat_template", chat_template);
+  if (!tool_template.empty()) source->set("tokenizer.chat_template.tool_use", tool_template);
   std::vector<GgufTensor> tensors;
   for (const RawTensor& t : source->tensors()) tensors.push_back({t.name, t.dtype, t.shape});
   auto writer = GgufWriter::create(path, source->metadata(), tensors);

@@ -40,6 +40,15 @@ void choose_template(ServedModel& model) {
     return;
   }
   model.chat_template = *std::move(parsed);
+  if (!choice.tool_source.empty()) {
+    auto for_tools = ChatTemplate::parse(choice.tool_source);
+    if (for_tools) {
+      model.tool_template = *std::move(for_tools);
+    } else {
+      log::warn("the chat template for tools does not parse: the plain one is used",
+                {{"model", model.id}, {"error", for_tools.error().message}});
+    }
+  }
   log::info("chat template chosen",
             {{"model", model.id}, {"template", choice.origin}, {"for another", kOtherTemplate}});
 }

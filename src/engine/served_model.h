@@ -19,6 +19,7 @@ struct ServedModel {
   std::unique_ptr<WeightSource> source;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;  // null: a base model
+  std::unique_ptr<ChatTemplate> tool_template;  // for conversations with tools; null: chat_template
   std::string chat_template_problem;            // why it is null, for who asks for a chat
   std::string bos_text, eos_text;               // as templates want them
   std::string device, quantization, architecture;
