@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <limits>
 
@@ -49,6 +51,13 @@ void expect_equal(const std::vector<float>& x, const std::vector<float>& importa
   for (const Encoder* encoder : available_encoders()) {
     const ForcedIsa forced(encoder->name);
     const RawTensor source{"w", DType::F32, {kRows, cols}, bytes_of(x)};
+    if (to.dtype == DType::F16 && std::ranges::any_of(x, [](float v) { return std::fabs(v) >= 65520; })) {
+      std::vector<std::byte> out(x.size() * to.bytes);
+      const auto done = encode_rows(to, source, 0, kRows, out.data(), importance);
+      ASSERT_FALSE(done.has_value()) << encoder->name << ' ' << what;
+      EXPECT_EQ(done.error().code, ErrorCode::unsupported);
+      continue;
+    }
     const auto got = encoded(to, source, importance);
     for (size_t i = 0; i < got.size(); ++i)
       ASSERT_EQ(got[i], wanted[i]) << to.name << ' ' << encoder->name << ' ' << what << " byte " << i;
