@@ -180,7 +180,7 @@ void expect_error(const TestFolder& folder, std::initializer_list<std::string> s
 TEST(Safetensors, AHeaderOfTooManyNamesIsRefusedAtOnce) {
   std::string names = "{", tensors = "{";
   for (int i = 0; i < 100'000; ++i) names += R"("":{},)";
-  for (size_t i = 0; i <= kMaxTensors; ++i)
+  for (size_t i = 0; i <= safetensors::kMaxTensors; ++i)
     tensors += R"("":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},)";
   for (const auto& [header, says] : {std::pair(names, "no dtype"), {tensors, "more than 1000000 tensors"}}) {
     const auto parsed = parse(safetensors_file(header + "]"));
