@@ -172,11 +172,15 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   const int wanted = std::clamp(threads, 1, kMostThreads);
   state_->ranges = std::make_unique<State::Left[]>(static_cast<size_t>(wanted));
   state_->workers.reserve(static_cast<size_t>(wanted - 1));
-  try {
-    for (; state_->threads < wanted; ++state_->threads)
-      state_->workers.emplace_back([state = state_.get(), i = state_->threads] { state->work(i); });
-  } catch (const std::system_error&) {  // a limit on processes: those that there are do the work
-  }
+  const auto start = [state = state_.get()](int thread) {
+    try {
+      state->workers.emplace_back([state, thread] { state->work(thread); });
+      return true;
+    } catch (const std::system_error&) {  // a limit on processes
+      return false;
+    }
+  };
+  while (state_->threads < wanted && start(state_->threads)) ++state_->threads;
 }
 
 ThreadPool::~ThreadPool() = default;

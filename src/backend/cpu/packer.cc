@@ -15,7 +15,7 @@ void Packer::add(CpuWeight* weight) {
   try {
     if (!thread_.joinable()) thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
   } catch (const std::system_error&) {
-    // A limit on processes: steps pack what they use.
+    return;  // a limit on processes: steps pack what they use
   }
   changed_.notify_all();
 }
