@@ -52,7 +52,7 @@ LINES_SHOWN=20 timed invariant-Q4_0 60 env LLM_BATCH_INVARIANT=true "$here/quern
 layers layers-of-other-types --types gptq-4-128-act,gptq-4-128-asym,Q4_K --rows 1,16,64,128
 for tool in memcheck racecheck; do
   LINES_SHOWN=15 timed "$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$here/quern_cuda_test" \
-    --gtest_filter='All/Device.Experts/cuda:All/DeviceAttention.SeveralSequencesInAStep/cuda'
+    --gtest_filter='All/Matmul.Experts/cuda:All/DeviceAttention.SeveralSequencesInAStep/cuda'
 done
 # The metrics that come from the driver: memory and utilization.
 metrics() {
