@@ -91,11 +91,21 @@ struct AttentionTask {
   int64_t last_stretch() const { return (to() - 1) / block_size / stretch_blocks(block_size); }
 };
 
-/// Queries (as f32 they take the most), what two stretches gave, a tile's scores and those by each group's
-/// scales, a span's keys and values.
-inline int64_t attention_scratch(const KvLayout& layout) {
-  return kMaxQueries * layout.dim + 2 * Gathered::floats(layout.dim, kMaxQueries) +
-         kSpan * (kMaxTileQueries * (1 + layout.groups) + 2 * layout.dim);
-}
+/// Where things lie in a thread's memory for a task, in floats from its beginning: the queries (which take
+/// the most as f32), and from there on
+struct AttentionScratch {
+  int64_t all, part;      // what the stretches so far gave, and the next one
+  int64_t score, scaled;  // of a tile, and by each group's scales
+  int64_t keys, values;   // of a span
+  int64_t floats;
+  explicit AttentionScratch(const KvLayout& layout)
+      : all(kMaxQueries * layout.dim),
+        part(all + Gathered::floats(layout.dim, kMaxQueries)),
+        score(part + Gathered::floats(layout.dim, kMaxQueries)),
+        scaled(score + kMaxTileQueries * kSpan),
+        keys(scaled + layout.groups * kMaxTileQueries * kSpan),
+        values(keys + layout.dim * kSpan),
+        floats(values + layout.dim * kSpan) {}
+};
 
 }  // namespace quern::cpu

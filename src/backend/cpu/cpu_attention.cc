@@ -172,10 +172,11 @@ void CpuBackend::attention(Tensor out, Tensor q, KvLayer layer, const KvShape& k
     }
   }
   // Here, where running out of memory is one failed step, and not on the pool's threads.
-  for (int t = 0; t < pool_.size(); ++t) scratch(t, attention_scratch(layout));
+  const int64_t floats = AttentionScratch(layout).floats;
+  for (int t = 0; t < pool_.size(); ++t) scratch(t, floats);
   const auto run = [&](std::span<const AttentionTask> some) {
     pool_.for_parts(std::ssize(some), [&](int thread, int64_t i) {
-      kernels_.attention(some[static_cast<size_t>(i)], scratch(thread, attention_scratch(layout)));
+      kernels_.attention(some[static_cast<size_t>(i)], scratch(thread, floats));
     });
   };
   if (std::ssize(tasks) >= 2 * pool_.size() || !split_tasks(layout)) return run(tasks);

@@ -65,7 +65,7 @@ class AttentionInputs {
       : layout_(KvShape{1, kDim, kBlock, type}),
         q_(testing::TestTensor::random(rows, kHeads * kDim, 1)),
         out_(rows, kHeads * kDim),
-        scratch_(static_cast<size_t>(attention_scratch(layout_))) {
+        scratch_(static_cast<size_t>(AttentionScratch(layout_).floats)) {
     const int64_t count = (before + rows) / kBlock + 1;
     cache_.resize(static_cast<size_t>(layout_.head_bytes() * count));
     for (int32_t b = 0; b < count; ++b) blocks_.push_back(b);

@@ -446,14 +446,14 @@ void arrange_codes(const AttentionTask& task, int first, int queries, const Quer
 void attention(const AttentionTask& task, float* scratch) {
   const KvLayout& layout = *task.layout;
   const int queries = task.queries();
-  const int64_t gathered = Gathered::floats(layout.dim, queries);
-  float* const first = scratch + kMaxQueries * layout.dim;
-  const Gathered all(first, layout.dim, queries), part(first + gathered, layout.dim, queries);
-  AttentionState state{.to = all, .q = Queries(scratch, layout)};
-  state.score = first + 2 * Gathered::floats(layout.dim, kMaxQueries);
-  state.scaled = state.score + kTileQueries * kSpan;
-  state.keys = state.scaled + layout.groups * kTileQueries * kSpan;
-  state.values = state.keys + layout.dim * kSpan;
+  const AttentionScratch at(layout);
+  const Gathered all(scratch + at.all, layout.dim, queries), part(scratch + at.part, layout.dim, queries);
+  AttentionState state{.to = all,
+                       .q = Queries(scratch, layout),
+                       .score = scratch + at.score,
+                       .scaled = scratch + at.scaled,
+                       .keys = scratch + at.keys,
+                       .values = scratch + at.values};
   const QueryTiles tiles(queries);
   const int64_t by_values = registers_by(tiles.narrow) * kLanes;
   const int64_t by_keys = layout.q8 ? V::sides(tiles.narrow) * kLanes : by_values;
