@@ -5,6 +5,9 @@
 
 #include "backend/device_for_test.h"
 #include "backend/test_util.h"
+#ifdef QUERN_CUDA_EMULATED
+#include "backend/cuda/simt/hopper_emulator.h"
+#endif
 #include "core/best_of_row_for_test.h"
 
 namespace quern {
@@ -197,6 +200,28 @@ TEST(Cuda, SelfTest) {
     const auto backend = cuda::make_device_backend(std::move(device), {}, true);
     EXPECT_TRUE(backend.has_value()) << (backend ? "" : backend.error().message);
   }
+}
+
+TEST(Cuda, WithoutHoppersKernelsWhereThoseFailTheSelfTest) {
+  const auto open = [](bool tested) {
+    auto device = cuda::emulated_device(size_t{1} << 28, nullptr, /*hopper=*/true);
+    return *cuda::make_device_backend(std::move(device), {}, tested);
+  };
+  const auto product = [](Backend& backend) {
+    const TestMatrix m = random_matrix(*find_quant("Q8_0"), {700, 64}, 1);
+    const auto weight = *backend.prepare(m.tensor);
+    const DeviceTensor in(backend, 100, 64, random_floats(100 * 64, 2)), out(backend, 100, 700, {});
+    backend.matmul(out.view, *weight, in.view);
+    return out.values();
+  };
+  cuda::hopper::products_are_lost = true;
+  const auto tested = open(true), trusting = open(false);
+  const std::vector<float> right = product(*tested), wrong = product(*trusting);
+  cuda::hopper::products_are_lost = false;
+  EXPECT_NE(tested->description().find("failed the self-test"), std::string::npos);
+  EXPECT_EQ(wrong, std::vector<float>(wrong.size(), 0.0f)) << "the fault changes nothing";
+  const std::vector<float> sound = product(*open(false));
+  for (size_t i = 0; i < sound.size(); ++i) ASSERT_NEAR(right[i], sound[i], 1e-2);
 }
 #endif
 

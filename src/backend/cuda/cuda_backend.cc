@@ -49,6 +49,7 @@ bool same(std::span<const int32_t> a, std::span<const int32_t> b) {
 
 CudaBackend::CudaBackend(std::shared_ptr<Device> device, const GpuOptions& options, bool tested)
     : device_(std::move(device)),
+      hopper_(device_->hopper()),
       invariant_(options.batch_invariant),
       hopper_cluster_(options.hopper_cluster),
       tested_(tested),
@@ -62,7 +63,16 @@ CudaBackend::CudaBackend(std::shared_ptr<Device> device, const GpuOptions& optio
       best_(device_) {}
 
 std::string CudaBackend::description() const {
-  return fmt::format("cuda ({}, {} GiB)", device_->name(), device_->memory().total >> 30);
+  return fmt::format("cuda ({}, {} GiB{})", device_->name(), device_->memory().total >> 30,
+                     device_->hopper() && !hopper_ ? "; Hopper's own kernels failed the self-test" : "");
+}
+
+Result<> CudaBackend::test() {
+  if (!tested_) return {};
+  Result<> sound = self_check(*this);
+  if (sound || !hopper_) return sound;
+  hopper_ = false;
+  return device_->failed() ? restart() : self_check(*this);
 }
 
 // ---- memory
@@ -182,7 +192,7 @@ Result<> CudaBackend::restart() {
     workspace->drop();
   distrusted_ = true;
   QUERN_TRY_VOID(device_->restart());
-  if (tested_) QUERN_TRY_VOID(self_check(*this));
+  QUERN_TRY_VOID(test());
   distrusted_ = false;
   return {};
 }
@@ -382,9 +392,7 @@ void CudaBackend::write(Tensor out, const float* host) {
 Result<std::unique_ptr<Backend>> make_device_backend(std::unique_ptr<Device> device,
                                                      const GpuOptions& options, bool tested) {
   auto backend = std::make_unique<CudaBackend>(std::move(device), options, tested);
-  if (tested) {
-    QUERN_TRY_VOID(self_check(*backend));
-  }
+  QUERN_TRY_VOID(backend->test());
   return backend;
 }
 

@@ -14,10 +14,15 @@ namespace quern::cuda {
 
 class CudaBackend final : public Backend {
  public:
-  /// `tested`: it is held to the self-test (self_check.h) after each restart.
+  /// `tested`: it is held to the self-test (self_check.h) by `test` and after each restart.
   CudaBackend(std::shared_ptr<Device> device, const GpuOptions& options, bool tested);
 
   const Device& device() const { return *device_; }
+  /// Whether products of many columns run in the kernels that only Hopper has.
+  bool hopper() const { return hopper_; }
+  /// The self-test. Where it fails with Hopper's own kernels, those for all GPUs take their place if they
+  /// pass it; `description` says so.
+  Result<> test();
 
   std::string_view name() const override { return "cuda"; }
   std::string description() const override;
@@ -147,6 +152,7 @@ class CudaBackend final : public Backend {
                         std::span<const SequenceSlice> sequences);
 
   const std::shared_ptr<Device> device_;
+  bool hopper_;               // see hopper()
   const bool invariant_;      // GpuOptions::batch_invariant
   const int hopper_cluster_;  // GpuOptions::hopper_cluster
   const bool tested_;

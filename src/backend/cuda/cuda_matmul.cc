@@ -87,7 +87,7 @@ void CudaBackend::matmul_multi(std::span<const MatmulTarget> targets, Tensor in)
 
 /// Rows of activations in a block of the Hopper kernel; 0 when it is not to be used.
 int CudaBackend::hopper_cols(int rows) const {
-  if (!device_->hopper() || (rows <= kNarrowCols && !invariant_)) return 0;
+  if (!hopper_ || (rows <= kNarrowCols && !invariant_)) return 0;
   if (rows <= 128) return *std::ranges::lower_bound(kHopperCols, rows);
   const auto covered = [&](int cols) { return (rows + cols - 1) / cols * cols; };
   return covered(256) <= covered(128) ? 256 : 128;

@@ -1,4 +1,9 @@
 // What the program finds in libquern_cuda.so (backend/cuda_plugin.h).
+#include <chrono>
+#include <future>
+#include <system_error>
+#include <thread>
+
 #include "backend/cuda/device.h"
 #include "backend/cuda_build.h"
 #include "backend/cuda_plugin.h"
@@ -6,9 +11,28 @@
 namespace quern::cuda {
 namespace {
 
-Result<std::unique_ptr<Backend>> open_backend(int index, const GpuOptions& options) {
+using Opened = Result<std::unique_ptr<Backend>>;
+
+Opened open_tested(int index, const GpuOptions& options) {
   QUERN_TRY(auto device, open_device(index));
   return make_device_backend(std::move(device), options, /*tested=*/true);
+}
+
+/// A kernel that never ends cannot be stopped, and whoever waits for it waits as long: the self-test runs on
+/// a thread that can be left behind. It takes seconds.
+constexpr std::chrono::seconds kLongestTest{120};
+
+Opened open_backend(int index, const GpuOptions& options) {
+  auto opened = std::make_shared<std::promise<Opened>>();
+  std::future<Opened> result = opened->get_future();
+  try {
+    std::thread([=] { opened->set_value(open_tested(index, options)); }).detach();
+  } catch (const std::system_error& error) {
+    return fail(ErrorCode::resource_exhausted, "cuda: no thread to test the GPU with: {}", error.what());
+  }
+  if (result.wait_for(kLongestTest) == std::future_status::ready) return result.get();
+  return fail(ErrorCode::unavailable, "cuda: the GPU's self-test has not ended in {} seconds: it is not used",
+              kLongestTest.count());
 }
 
 }  // namespace

@@ -193,7 +193,7 @@ Result<> test_products(CudaBackend& backend, std::mt19937& random) {
   for (const int bits : {2, 3, 4, 8})
     for (const bool zero_points : {false, true})
       QUERN_TRY_VOID(test_grouped(backend, bits, zero_points, small_grouped, random));
-  if (!backend.device().hopper()) return {};
+  if (!backend.hopper()) return {};
   const int64_t times = kHopperRows * int64_t{backend.device().multiprocessors()} / 32 + 1;
   std::vector<Form> forms;
   for (const QuantInfo* info : all_quants()) {

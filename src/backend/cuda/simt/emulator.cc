@@ -375,7 +375,8 @@ void wgmma_commit() {
 void finish_products(int but_last) {
   auto& groups = cluster.current().product_groups;
   while (static_cast<int>(groups.size()) > but_last) {
-    for (const simt::Product& product : groups.front()) simt::multiply(product);
+    for (const simt::Product& product : groups.front())
+      if (!products_are_lost) simt::multiply(product);
     groups.erase(groups.begin());
     simt::exchange("", 1);  // a warp's product is done for all its lanes at once
   }

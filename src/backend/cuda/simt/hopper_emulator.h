@@ -3,9 +3,14 @@
 // they are waited for.
 #pragma once
 
+#include <atomic>
+
 #include "backend/cuda/simt/simt.h"
 
 namespace quern::cuda::hopper {
+
+/// While it is set, products add nothing: a fault, for tests of what is done about one.
+inline std::atomic<bool> products_are_lost = false;
 
 inline uintptr_t shared_address(const void* p) { return reinterpret_cast<uintptr_t>(p); }
 
