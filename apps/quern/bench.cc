@@ -23,7 +23,7 @@ struct BenchFlags {
   int64_t generate = 128;
   std::vector<int64_t> batches = {1, 4, 8};
   int64_t depth = 0;
-  int repeats = 3;
+  int64_t repeats = 3;
   bool json = false;
 };
 
@@ -307,34 +307,18 @@ Result<> bench(const BenchFlags& flags) {
 
 }  // namespace
 
-void add_bench(CLI::App& app, Action& action) {
+void add_bench(CommandLine& line) {
   auto flags = std::make_shared<BenchFlags>();
-  CLI::App* command = app.add_subcommand("bench", "prefill and decode speed, beside the machine's limits");
-  command->add_option("MODEL", flags->model, "model reference (default: the first allowed model)");
-  command->add_option("-p,--prompt", flags->prompt, "tokens of the prefill; 0: none")
-      ->check(CLI::Range(0, 1 << 20))
-      ->capture_default_str();
-  command->add_option("-n,--generate", flags->generate, "tokens of the decode; 0: none")
-      ->check(CLI::Range(0, 1 << 20))
-      ->capture_default_str();
-  command->add_option("-b,--batch", flags->batches, "sequences decoded at once")
-      ->delimiter(',')
-      ->check(CLI::Range(1, 256))
-      ->capture_default_str();
-  command->add_option("-d,--depth", flags->depth, "tokens in the cache before")
-      ->check(CLI::Range(0, 1 << 20))
-      ->capture_default_str();
-  command->add_option("-r,--repeats", flags->repeats, "runs; the median counts")
-      ->check(CLI::Range(1, 100))
-      ->capture_default_str();
-  command->add_flag("--json", flags->json, "print a JSON report");
-  flags->common.add_to(*command);
-  command->callback([flags, &action] {
-    action = [flags] {
-      const auto done = bench(*flags);
-      return done ? kDone : report(done.error());
-    };
-  });
+  Arguments command = line.add("bench", "prefill and decode speed, beside the machine's limits",
+                               [flags] { return status_of(bench(*flags)); });
+  command.text("MODEL", flags->model, "model reference (default: the first allowed model)");
+  command.number("-p,--prompt", flags->prompt, {0, 1 << 20}, "tokens of the prefill; 0: none");
+  command.number("-n,--generate", flags->generate, {0, 1 << 20}, "tokens of the decode; 0: none");
+  command.numbers("-b,--batch", flags->batches, {1, 256}, "sequences decoded at once");
+  command.number("-d,--depth", flags->depth, {0, 1 << 20}, "tokens in the cache before");
+  command.number("-r,--repeats", flags->repeats, {1, 100}, "runs; the median counts");
+  command.flag("--json", flags->json, "print a JSON report");
+  flags->common.add_to(command);
 }
 
 }  // namespace quern

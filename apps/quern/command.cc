@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdio>
 #include <iostream>
+#include <nlohmann/json.hpp>
 
 #include "backend/choose.h"
 
@@ -15,15 +16,17 @@ int report(const Error& error) {
   return kFailed;
 }
 
-void CommonFlags::setting(CLI::App& command, const std::string& flag, const std::string& variable,
+int status_of(const Result<>& done) { return done ? kDone : report(done.error()); }
+
+void CommonFlags::setting(Arguments& command, const std::string& flag, const std::string& variable,
                           const std::string& help) {
-  command.add_option_function<std::string>(
+  command.text(
       flag, [this, variable](const std::string& value) { overrides[variable] = value; },
       fmt::format("{} ({})", help, variable));
 }
 
-void CommonFlags::add_to(CLI::App& command) {
-  command.add_option_function<std::string>(
+void CommonFlags::add_to(Arguments& command) {
+  command.text(
       "--env-file",
       [this](const std::string& path) {
         env_file = path;

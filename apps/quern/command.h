@@ -1,15 +1,14 @@
 // What the commands share. Each command is one file here: wiring only.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
+#include "command_line.h"
 #include "config/config.h"
 #include "core/result.h"
 #include "engine/served_model.h"
@@ -21,6 +20,8 @@ inline constexpr int kDone = 0, kFailed = 1, kUsage = 2;
 
 /// Prints `error: …` on stderr and returns kFailed.
 int report(const Error& error);
+/// kDone, or what `report` returns.
+int status_of(const Result<>& done);
 
 /// Flags that every command takes; `overrides` collects those that stand for a variable.
 struct CommonFlags {
@@ -29,23 +30,21 @@ struct CommonFlags {
   std::map<std::string, std::string> overrides;
 
   /// Adds a flag whose value wins over the variable.
-  void setting(CLI::App& command, const std::string& flag, const std::string& variable,
+  void setting(Arguments& command, const std::string& flag, const std::string& variable,
                const std::string& help);
-  void add_to(CLI::App& command);
+  void add_to(Arguments& command);
   /// Reads the configuration, prints warnings and sets the log up (quietly, unless the user chose a level).
   Result<Config> load(bool quiet) const;
 };
 
-/// A command registers itself and stores what to do when it is chosen.
-using Action = std::function<int()>;
-void add_serve(CLI::App& app, Action& action);
-void add_run(CLI::App& app, Action& action);
-void add_inspect(CLI::App& app, Action& action);
-void add_tokenize(CLI::App& app, Action& action);
-void add_bench(CLI::App& app, Action& action);
-void add_perplexity(CLI::App& app, Action& action);
-void add_quantize(CLI::App& app, Action& action);
-void add_imatrix(CLI::App& app, Action& action);
+void add_serve(CommandLine& line);
+void add_run(CommandLine& line);
+void add_inspect(CommandLine& line);
+void add_tokenize(CommandLine& line);
+void add_bench(CommandLine& line);
+void add_perplexity(CommandLine& line);
+void add_quantize(CommandLine& line);
+void add_imatrix(CommandLine& line);
 
 /// The device that the configuration asks for.
 Result<std::unique_ptr<Backend>> backend_of(const Config& config);

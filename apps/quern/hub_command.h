@@ -15,8 +15,8 @@ Result<HubSetup> load_hub(const CommonFlags& flags);
 /// For those who have read the configuration already.
 Result<HubOptions> hub_options(const CommonFlags& flags, const Config& config);
 
-void add_pull(CLI::App& app, Action& action);
-void add_list(CLI::App& app, Action& action);
-void add_rm(CLI::App& app, Action& action);
+void add_pull(CommandLine& line);
+void add_list(CommandLine& line);
+void add_rm(CommandLine& line);
 
 }  // namespace quern

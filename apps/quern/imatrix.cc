@@ -42,20 +42,15 @@ Result<> imatrix(const ImatrixFlags& flags) {
 
 }  // namespace
 
-void add_imatrix(CLI::App& app, Action& action) {
+void add_imatrix(CommandLine& line) {
   auto flags = std::make_shared<ImatrixFlags>();
-  CLI::App* command = app.add_subcommand("imatrix", "measure which weights matter, for quantize --imatrix");
-  command->add_option("MODEL", flags->model, "model reference, best in full precision")->required();
-  command->add_option("-f,--file", flags->file, "a text of the kind that the model is for")->required();
-  command->add_option("OUT", flags->out, "the importance matrix (GGUF form, as llama.cpp's)")->required();
-  command->add_option("--ctx", flags->context, "tokens of a chunk")->check(CLI::Range(8, 1 << 20));
-  flags->common.add_to(*command);
-  command->callback([flags, &action] {
-    action = [flags] {
-      const auto done = imatrix(*flags);
-      return done ? kDone : report(done.error());
-    };
-  });
+  Arguments command = line.add("imatrix", "measure which weights matter, for quantize --imatrix",
+                               [flags] { return status_of(imatrix(*flags)); });
+  command.text("MODEL", flags->model, "model reference, best in full precision", Need::required);
+  command.text("-f,--file", flags->file, "a text of the kind that the model is for", Need::required);
+  command.text("OUT", flags->out, "the importance matrix (GGUF form, as llama.cpp's)", Need::required);
+  command.number("--ctx", flags->context, {8, 1 << 20}, "tokens of a chunk");
+  flags->common.add_to(command);
 }
 
 }  // namespace quern

@@ -180,19 +180,14 @@ Result<> inspect(const InspectFlags& flags) {
 
 }  // namespace
 
-void add_inspect(CLI::App& app, Action& action) {
+void add_inspect(CommandLine& line) {
   auto flags = std::make_shared<InspectFlags>();
-  CLI::App* command = app.add_subcommand("inspect", "what a model is and what it needs");
-  command->add_option("MODEL", flags->model, "model reference (default: the first allowed model)");
-  command->add_flag("--tensors", flags->tensors, "list every tensor");
-  command->add_flag("--json", flags->json, "print a JSON report");
-  flags->common.add_to(*command);
-  command->callback([flags, &action] {
-    action = [flags] {
-      const auto done = inspect(*flags);
-      return done ? kDone : report(done.error());
-    };
-  });
+  Arguments command = line.add("inspect", "what a model is and what it needs",
+                               [flags] { return status_of(inspect(*flags)); });
+  command.text("MODEL", flags->model, "model reference (default: the first allowed model)");
+  command.flag("--tensors", flags->tensors, "list every tensor");
+  command.flag("--json", flags->json, "print a JSON report");
+  flags->common.add_to(command);
 }
 
 }  // namespace quern

@@ -108,17 +108,12 @@ Result<> list(const ListFlags& flags) {
 
 }  // namespace
 
-void add_list(CLI::App& app, Action& action) {
+void add_list(CommandLine& line) {
   auto flags = std::make_shared<ListFlags>();
-  CLI::App* command = app.add_subcommand("list", "the models on this machine");
-  command->add_flag("--json", flags->json, "print a JSON report");
-  flags->common.add_to(*command);
-  command->callback([flags, &action] {
-    action = [flags] {
-      const auto done = list(*flags);
-      return done ? kDone : report(done.error());
-    };
-  });
+  Arguments command =
+      line.add("list", "the models on this machine", [flags] { return status_of(list(*flags)); });
+  command.flag("--json", flags->json, "print a JSON report");
+  flags->common.add_to(command);
 }
 
 }  // namespace quern

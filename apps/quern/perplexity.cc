@@ -106,25 +106,17 @@ Result<> perplexity(const PerplexityFlags& flags) {
 
 }  // namespace
 
-void add_perplexity(CLI::App& app, Action& action) {
+void add_perplexity(CommandLine& line) {
   auto flags = std::make_shared<PerplexityFlags>();
-  CLI::App* command = app.add_subcommand("perplexity", "how well a model predicts a text");
-  command->add_option("MODEL", flags->model, "model reference (default: the first allowed model)");
-  command->add_option("-f,--file", flags->file, "the text")->required();
-  command->add_option("--ctx", flags->context, "tokens of a chunk; the second half of each counts")
-      ->check(CLI::Range(8, 1 << 20))
-      ->capture_default_str();
-  command->add_option(
-      "--against", flags->against,
-      "also the KL divergence from this model (its KV cache in f16), and how often both agree");
-  command->add_flag("--json", flags->json, "print a JSON report");
-  flags->common.add_to(*command);
-  command->callback([flags, &action] {
-    action = [flags] {
-      const auto done = perplexity(*flags);
-      return done ? kDone : report(done.error());
-    };
-  });
+  Arguments command = line.add("perplexity", "how well a model predicts a text",
+                               [flags] { return status_of(perplexity(*flags)); });
+  command.text("MODEL", flags->model, "model reference (default: the first allowed model)");
+  command.text("-f,--file", flags->file, "the text", Need::required);
+  command.number("--ctx", flags->context, {8, 1 << 20}, "tokens of a chunk; the second half of each counts");
+  command.text("--against", flags->against,
+               "also the KL divergence from this model (its KV cache in f16), and how often both agree");
+  command.flag("--json", flags->json, "print a JSON report");
+  flags->common.add_to(command);
 }
 
 }  // namespace quern

@@ -83,14 +83,13 @@ Result<HubSetup> load_hub(const CommonFlags& flags) {
   return HubSetup{std::move(config), std::move(options)};
 }
 
-void add_pull(CLI::App& app, Action& action) {
+void add_pull(CommandLine& line) {
   auto flags = std::make_shared<PullFlags>();
-  CLI::App* command =
-      app.add_subcommand("pull", "download models into the cache that all Hugging Face tools share");
-  command->add_option("MODEL", flags->models, "model references (default: the allowed models)");
-  command->add_flag("--json", flags->json, "print a JSON report");
-  flags->common.add_to(*command);
-  command->callback([flags, &action] { action = [flags] { return pull(*flags); }; });
+  Arguments command = line.add("pull", "download models into the cache that all Hugging Face tools share",
+                               [flags] { return pull(*flags); });
+  command.texts("MODEL", flags->models, "model references (default: the allowed models)");
+  command.flag("--json", flags->json, "print a JSON report");
+  flags->common.add_to(command);
 }
 
 }  // namespace quern

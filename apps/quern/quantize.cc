@@ -110,29 +110,22 @@ Result<> run_quantize(const QuantizeFlags& flags) {
 
 }  // namespace
 
-void add_quantize(CLI::App& app, Action& action) {
+void add_quantize(CommandLine& line) {
   auto flags = std::make_shared<QuantizeFlags>();
-  CLI::App* command =
-      app.add_subcommand("quantize", "a model in other types: a GGUF file or a GPTQ checkpoint");
-  command->add_option("SRC", flags->source, "model reference: GGUF or checkpoint, best in full precision")
-      ->required();
-  command->add_option("DST", flags->destination, "the GGUF file to write; for GPTQ, the folder")->required();
-  command
-      ->add_option(
-          "--type", flags->type,
-          "Q4_K_M, Q8_0, F16 … (any case); gptq-4bit-128g … or, a scale for each output, gptq-4bit-channel")
-      ->required();
-  command->add_flag("--pure", flags->pure, "one type for all matrices, also embedding and head");
-  command->add_option("--imatrix", flags->imatrix, "an importance matrix: quern imatrix, or llama.cpp's");
-  command->add_flag("--json", flags->json, "print a JSON report with every tensor");
-  flags->gptq.add_to(*command);
-  flags->common.add_to(*command);
-  command->callback([flags, &action] {
-    action = [flags] {
-      const auto done = run_quantize(*flags);
-      return done ? kDone : report(done.error());
-    };
-  });
+  Arguments command = line.add("quantize", "a model in other types: a GGUF file or a GPTQ checkpoint",
+                               [flags] { return status_of(run_quantize(*flags)); });
+  command.text("SRC", flags->source, "model reference: GGUF or checkpoint, best in full precision",
+               Need::required);
+  command.text("DST", flags->destination, "the GGUF file to write; for GPTQ, the folder", Need::required);
+  command.text(
+      "--type", flags->type,
+      "Q4_K_M, Q8_0, F16 … (any case); gptq-4bit-128g … or, a scale for each output, gptq-4bit-channel",
+      Need::required);
+  command.flag("--pure", flags->pure, "one type for all matrices, also embedding and head");
+  command.text("--imatrix", flags->imatrix, "an importance matrix: quern imatrix, or llama.cpp's");
+  command.flag("--json", flags->json, "print a JSON report with every tensor");
+  flags->gptq.add_to(command);
+  flags->common.add_to(command);
 }
 
 }  // namespace quern

@@ -94,26 +94,16 @@ void print_report(const std::string& destination, const GptqReport& report, bool
 
 }  // namespace
 
-void GptqFlags::add_to(CLI::App& command) {
-  const std::string group = "GPTQ (gptq-4bit-128g, gptq-4bit-channel …)";
-  command
-      .add_option("--calibration", calibration,
-                  "a text of the kind that the model is for; not the one that it will be measured on")
-      ->group(group);
-  command
-      .add_flag("--act-order", act_order, "groups of inputs of like importance: better, but slower to run")
-      ->group(group);
-  command.add_flag("--asym", asymmetric, "groups have zero points of their own")->group(group);
-  command.add_option("--samples", samples, "most sequences that are taken from the text")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str()
-      ->group(group);
-  command.add_option("--ctx", context, "tokens of a sequence")
-      ->check(CLI::Range(8, 1 << 16))
-      ->capture_default_str()
-      ->group(group);
-  // What GPTQ is compared with: not for use.
-  command.add_flag("--rtn", round_to_nearest, "round to nearest, without calibration")->group("");
+void GptqFlags::add_to(Arguments command) {
+  command.heading("GPTQ (gptq-4bit-128g, gptq-4bit-channel …)");
+  command.text("--calibration", calibration,
+               "a text of the kind that the model is for; not the one that it will be measured on");
+  command.flag("--act-order", act_order, "groups of inputs of like importance: better, but slower to run");
+  command.flag("--asym", asymmetric, "groups have zero points of their own");
+  command.number("--samples", samples, {1, 1 << 20}, "most sequences that are taken from the text");
+  command.number("--ctx", context, {8, 1 << 16}, "tokens of a sequence");
+  command.heading("");  // what GPTQ is compared with: not for use
+  command.flag("--rtn", round_to_nearest, "round to nearest, without calibration");
 }
 
 std::string GptqFlags::given() const {

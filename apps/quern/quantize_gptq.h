@@ -12,7 +12,7 @@ struct GptqFlags {
   bool act_order = false, asymmetric = false, round_to_nearest = false;
   int64_t samples = 128, context = 512;
 
-  void add_to(CLI::App& command);
+  void add_to(Arguments command);  // under a heading of their own
   /// The first that was given, to be refused where another type is asked for; empty: none.
   std::string given() const;
 };

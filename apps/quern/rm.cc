@@ -40,16 +40,14 @@ int rm(const RmFlags& flags) {
 
 }  // namespace
 
-void add_rm(CLI::App& app, Action& action) {
+void add_rm(CommandLine& line) {
   auto flags = std::make_shared<RmFlags>();
-  CLI::App* command = app.add_subcommand("rm", "remove models from the cache");
-  command
-      ->add_option("MODEL", flags->models,
-                   "owner/repo: all of it; with a selector: that model or revision; with what ISQ made of it")
-      ->required();
-  command->add_flag("--json", flags->json, "print a JSON report");
-  flags->common.add_to(*command);
-  command->callback([flags, &action] { action = [flags] { return rm(*flags); }; });
+  Arguments command = line.add("rm", "remove models from the cache", [flags] { return rm(*flags); });
+  command.texts("MODEL", flags->models,
+                "owner/repo: all of it; with a selector: that model or revision; with what ISQ made of it",
+                Need::required);
+  command.flag("--json", flags->json, "print a JSON report");
+  flags->common.add_to(command);
 }
 
 }  // namespace quern

@@ -261,25 +261,20 @@ Result<> run(RunFlags flags) {
 
 }  // namespace
 
-void add_run(CLI::App& app, Action& action) {
+void add_run(CommandLine& line) {
   auto flags = std::make_shared<RunFlags>();
-  CLI::App* command = app.add_subcommand("run", "chat in the terminal, or answer once with -p");
-  command->add_option("MODEL", flags->model, "model reference (default: the first allowed model)");
-  command->add_option("-p,--prompt", flags->prompt,
-                      "answer this and exit (stdin is read when it is not a terminal)");
-  command->add_option("-s,--system", flags->system, "system message");
-  command->add_flag("--json", flags->json, "with -p: print one JSON object");
-  flags->common.add_to(*command);
-  flags->common.setting(*command, "--temperature", "LLM_DEFAULT_TEMPERATURE", "0 is greedy");
-  flags->common.setting(*command, "--top-p", "LLM_DEFAULT_TOP_P", "nucleus sampling");
-  flags->common.setting(*command, "-n,--max-tokens", "LLM_DEFAULT_MAX_TOKENS", "longest answer");
-  flags->common.setting(*command, "-c,--context", "LLM_CONTEXT_SIZE", "longest conversation in tokens");
-  command->callback([flags, &action] {
-    action = [flags] {
-      const auto done = run(*flags);
-      return done ? kDone : report(done.error());
-    };
-  });
+  Arguments command = line.add("run", "chat in the terminal, or answer once with -p",
+                               [flags] { return status_of(run(*flags)); });
+  command.text("MODEL", flags->model, "model reference (default: the first allowed model)");
+  command.text("-p,--prompt", flags->prompt,
+               "answer this and exit (stdin is read when it is not a terminal)");
+  command.text("-s,--system", flags->system, "system message");
+  command.flag("--json", flags->json, "with -p: print one JSON object");
+  flags->common.add_to(command);
+  flags->common.setting(command, "--temperature", "LLM_DEFAULT_TEMPERATURE", "0 is greedy");
+  flags->common.setting(command, "--top-p", "LLM_DEFAULT_TOP_P", "nucleus sampling");
+  flags->common.setting(command, "-n,--max-tokens", "LLM_DEFAULT_MAX_TOKENS", "longest answer");
+  flags->common.setting(command, "-c,--context", "LLM_CONTEXT_SIZE", "longest conversation in tokens");
 }
 
 }  // namespace quern

@@ -98,18 +98,17 @@ int serve_command(const std::map<std::string, std::string>& overrides, const std
   return done ? kDone : report(done.error());
 }
 
-void add_serve(CLI::App& app, Action& action) {
+void add_serve(CommandLine& line) {
   auto flags = std::make_shared<CommonFlags>();
-  CLI::App* command = app.add_subcommand("serve", "serve models over HTTP");
-  flags->add_to(*command);
-  flags->setting(*command, "-m,--models", "LLM_ALLOWED_MODELS", "comma-separated model references");
-  flags->setting(*command, "--host", "LLM_INFERENCE_HOSTNAME", "address to bind");
-  flags->setting(*command, "--port", "LLM_INFERENCE_PORT", "port to bind");
-  flags->setting(*command, "-c,--context", "LLM_CONTEXT_SIZE", "longest sequence in tokens");
-  flags->setting(*command, "--max-concurrent", "LLM_MAX_CONCURRENT_REQUESTS", "requests generating at once");
-  command->callback([flags, &action] {
-    action = [flags] { return serve_command(flags->overrides, flags->env_file, flags->env_required); };
+  Arguments command = line.add("serve", "serve models over HTTP", [flags] {
+    return serve_command(flags->overrides, flags->env_file, flags->env_required);
   });
+  flags->add_to(command);
+  flags->setting(command, "-m,--models", "LLM_ALLOWED_MODELS", "comma-separated model references");
+  flags->setting(command, "--host", "LLM_INFERENCE_HOSTNAME", "address to bind");
+  flags->setting(command, "--port", "LLM_INFERENCE_PORT", "port to bind");
+  flags->setting(command, "-c,--context", "LLM_CONTEXT_SIZE", "longest sequence in tokens");
+  flags->setting(command, "--max-concurrent", "LLM_MAX_CONCURRENT_REQUESTS", "requests generating at once");
 }
 
 }  // namespace quern

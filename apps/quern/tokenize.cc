@@ -68,20 +68,15 @@ Result<> tokenize(const TokenizeFlags& flags) {
 
 }  // namespace
 
-void add_tokenize(CLI::App& app, Action& action) {
+void add_tokenize(CommandLine& line) {
   auto flags = std::make_shared<TokenizeFlags>();
-  CLI::App* command = app.add_subcommand("tokenize", "text on stdin to token ids, or ids to text");
-  command->add_option("MODEL", flags->model, "model reference (default: the first allowed model)");
-  command->add_flag("--ids", flags->ids, "stdin holds ids: print their text");
-  command->add_flag("--no-special", flags->no_special, "add and recognize no special tokens");
-  command->add_flag("--json", flags->json, "print one array of ids");
-  flags->common.add_to(*command);
-  command->callback([flags, &action] {
-    action = [flags] {
-      const auto done = tokenize(*flags);
-      return done ? kDone : report(done.error());
-    };
-  });
+  Arguments command = line.add("tokenize", "text on stdin to token ids, or ids to text",
+                               [flags] { return status_of(tokenize(*flags)); });
+  command.text("MODEL", flags->model, "model reference (default: the first allowed model)");
+  command.flag("--ids", flags->ids, "stdin holds ids: print their text");
+  command.flag("--no-special", flags->no_special, "add and recognize no special tokens");
+  command.flag("--json", flags->json, "print one array of ids");
+  flags->common.add_to(command);
 }
 
 }  // namespace quern
