@@ -95,7 +95,7 @@ class CpuBackend final : public Backend {
     const Vector* bias;
     bool accumulate;
     const uint8_t* tiles = nullptr;  // of the affine family: its tiles, when they are all there,
-    uint8_t* keep = nullptr;         // or where to keep what is packed now
+    CpuWeight::Claim keep{};         // or which to keep of those that are packed now
   };
 
   Result<std::unique_ptr<CpuWeight>> weight_of(const RawTensor& tensor) const;

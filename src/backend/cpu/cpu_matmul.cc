@@ -90,11 +90,12 @@ void CpuBackend::multiply_affine(const Product& product, int64_t first, int64_t 
   }
   for (int64_t tile = first; tile < end; ++tile, job.acc += job.columns * kTileRows) {
     const PackTile rows = weight.file_rows(product.expert, tile);
-    if (product.keep == nullptr && weight.multiplies_from_file(tile)) {
+    const bool keep = product.keep.matrix != nullptr && tile >= product.keep.first;
+    if (!keep && weight.multiplies_from_file(tile)) {
       job.tiles = nullptr;
       job.rows = &rows;
     } else {
-      uint8_t* to = product.keep != nullptr ? product.keep + tile * bytes : tile_scratch(thread, bytes);
+      uint8_t* to = keep ? product.keep.matrix + tile * bytes : tile_scratch(thread, bytes);
       weight.pack_tile(kernels_, product.expert, tile, to);
       job.tiles = to;
     }
@@ -139,7 +140,7 @@ void CpuBackend::run_products(std::span<Product> products) {
     }
   });
   for (const Product& p : products)
-    if (p.keep != nullptr) p.weight->publish(p.expert);
+    if (p.keep.matrix != nullptr) p.weight->publish(p.expert);
 }
 
 void CpuBackend::matmul(Tensor out, const Weight& weight, Tensor in, const Vector* bias, bool accumulate) {

@@ -53,15 +53,13 @@ void Packer::run(const std::stop_token& stop) {
 }
 
 void Packer::pack(CpuWeight& weight) {
-  const int64_t tile_bytes = weight.layout()->tile_bytes();
   for (int64_t m = 0; m < weight.experts; ++m) {
-    uint8_t* out = weight.claim(m);
-    if (out == nullptr) continue;  // a step packs it, or has
-    for (int64_t t = 0; t < tile_count(weight.rows); ++t, out += tile_bytes) {
+    int64_t t = 0;
+    while (uint8_t* out = weight.claim_tile(m, t)) {
       if (leave_.load(std::memory_order_relaxed)) return weight.give_up(m);
-      weight.pack_tile(kernels_, m, t, out);
+      weight.pack_tile(kernels_, m, t++, out);
     }
-    weight.publish(m);
+    if (t > 0) weight.publish(m);  // else a step packs it, or has
   }
 }
 

@@ -44,16 +44,16 @@ void CpuWeight::keep_tiles(std::shared_ptr<Packer> packer) {
     return;
   }
   memory_ = *std::move(memory);
-  states_ = std::make_unique<std::atomic<State>[]>(static_cast<size_t>(experts));
+  matrices_ = std::make_unique<Matrix[]>(static_cast<size_t>(experts));
   packer_ = std::move(packer);
   packer_->add(this);
 }
 
 Weight::SourceUse CpuWeight::source_use() const {
   if (!layout_) return memory_.size() > 0 ? SourceUse::never : SourceUse::always;
-  if (states_ == nullptr) return SourceUse::always;
+  if (matrices_ == nullptr) return SourceUse::always;
   for (int64_t m = 0; m < experts; ++m)
-    if (state(m) != State::packed) return SourceUse::until_final;
+    if (progress(m) != kPacked) return SourceUse::until_final;
   return SourceUse::never;
 }
 
@@ -76,20 +76,36 @@ void CpuWeight::pack_tile(const Kernels& kernels, int64_t matrix, int64_t tile, 
   pack_tile_reference(job, static_cast<int>(std::min<int64_t>(kTileRows, rows - tile * kTileRows)));
 }
 
-uint8_t* CpuWeight::claim(int64_t matrix) const {
-  if (states_ == nullptr) return nullptr;
-  State now = state(matrix);
-  while (now == State::raw || now == State::met)
-    if (states_[matrix].compare_exchange_weak(now, State::claimed, std::memory_order_acq_rel))
-      return matrix_at(matrix);
-  return nullptr;
+CpuWeight::Claim CpuWeight::claim(int64_t matrix) const {
+  if (matrices_ == nullptr) return {};
+  std::atomic<int64_t>& claims = matrices_[matrix].progress;
+  int64_t begun = claims.load(std::memory_order_acquire);
+  while (begun >= 0 && begun < tile_count(rows))
+    if (claims.compare_exchange_weak(begun, begun == 0 ? kClaimed : kShared, std::memory_order_acq_rel))
+      return {matrix_at(matrix), begun};
+  return {};
 }
 
 bool CpuWeight::met(int64_t matrix) const {
-  if (states_ == nullptr) return false;
-  State now = State::raw;
-  return !states_[matrix].compare_exchange_strong(now, State::met, std::memory_order_acq_rel) &&
-         now == State::met;
+  const int64_t begun = progress(matrix);
+  return matrices_ != nullptr && begun >= 0 && begun < tile_count(rows) &&
+         matrices_[matrix].met.exchange(true, std::memory_order_relaxed);
+}
+
+uint8_t* CpuWeight::claim_tile(int64_t matrix, int64_t tile) const {
+  int64_t begun = tile;
+  if (matrices_ == nullptr || tile >= tile_count(rows) ||
+      !matrices_[matrix].progress.compare_exchange_strong(begun, tile + 1, std::memory_order_acq_rel))
+    return nullptr;
+  return matrix_at(matrix) + tile * layout_->tile_bytes();
+}
+
+void CpuWeight::publish(int64_t matrix) const {
+  // Read and write at once: who sees a packed matrix must see what either has written.
+  std::atomic<int64_t>& claims = matrices_[matrix].progress;
+  int64_t now = claims.load(std::memory_order_relaxed);
+  while (!claims.compare_exchange_weak(now, now == kShared ? kClaimed : kPacked, std::memory_order_acq_rel))
+    ;
 }
 
 }  // namespace quern::cpu

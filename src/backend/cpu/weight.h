@@ -62,21 +62,42 @@ class CpuWeight final : public Weight {
 
   /// All tiles of a matrix; null as long as they are not all there.
   const uint8_t* tiles(int64_t matrix) const {
-    return state(matrix) == State::packed ? matrix_at(matrix) : nullptr;
+    return progress(matrix) == kPacked ? matrix_at(matrix) : nullptr;
   }
-  /// The place of a matrix's tiles for the caller alone to fill, and then to `publish` or `give_up`. Null
-  /// when it is filled, or being filled, or nothing stays. (Const, as multiplying is: nothing that can be
-  /// seen changes.)
-  uint8_t* claim(int64_t matrix) const;
-  /// Whether it was called before, as long as nobody packs the matrix: the first use is not the one to wait.
+
+  // Tiles that stay. (Const, as multiplying is: nothing that can be seen changes.) The packer claims one at a
+  // time, because nobody knows when its thread gets a core again; a step takes all that are left.
+
+  /// From tile `first` on a matrix's tiles are the caller's alone to fill, and then to `publish`. `matrix` is
+  /// null when there are none to claim, or nothing stays.
+  struct Claim {
+    uint8_t* matrix = nullptr;  // where its first tile lies
+    int64_t first = 0;
+  };
+  Claim claim(int64_t matrix) const;
+  /// Whether `claim` would find tiles, and would have when this was called before: the first use is not the
+  /// one to wait.
   bool met(int64_t matrix) const;
-  void publish(int64_t matrix) const { states_[matrix].store(State::packed, std::memory_order_release); }
-  void give_up(int64_t matrix) const { states_[matrix].store(State::raw, std::memory_order_release); }
+  /// For the packer alone, which claims a matrix's tiles in order: the place of `tile`; null when there is no
+  /// such tile, or a step has claimed it and those after it.
+  uint8_t* claim_tile(int64_t matrix, int64_t tile) const;
+  /// Of a claim, once filled, or of the packer's tiles once it gets no more: both have one to make, where
+  /// they share a matrix.
+  void publish(int64_t matrix) const;
+  /// The packer's tiles are not filled. No step may be at this weight.
+  void give_up(int64_t matrix) const { matrices_[matrix].progress.store(0, std::memory_order_release); }
 
  private:
-  enum class State : uint8_t { raw, met, claimed, packed };
-  State state(int64_t matrix) const {
-    return states_ == nullptr ? State::raw : states_[matrix].load(std::memory_order_acquire);
+  // Of a matrix: how many tiles the packer has claimed, or one of these.
+  static constexpr int64_t kShared = -1;   // a step has claimed the rest; neither has published
+  static constexpr int64_t kClaimed = -2;  // one publication is missing
+  static constexpr int64_t kPacked = -3;
+  struct Matrix {
+    std::atomic<int64_t> progress{0};
+    std::atomic<bool> met{false};
+  };
+  int64_t progress(int64_t matrix) const {
+    return matrices_ == nullptr ? 0 : matrices_[matrix].progress.load(std::memory_order_acquire);
   }
   uint8_t* matrix_at(int64_t matrix) const {
     return reinterpret_cast<uint8_t*>(const_cast<std::byte*>(memory_.data())) +
@@ -87,11 +108,11 @@ class CpuWeight final : public Weight {
   void keep_tiles(std::shared_ptr<Packer> packer);
 
   std::optional<PackedLayout> layout_;
-  const QuantInfo* info_ = nullptr;               // of the file's blocks,
-  std::unique_ptr<GroupedPlan> plan_;             // or how a grouped matrix is cut
-  Buffer memory_;                                 // tiles, or f32 rows
-  std::unique_ptr<std::atomic<State>[]> states_;  // of the matrices
-  std::shared_ptr<Packer> packer_;                // null: it does not know this weight
+  const QuantInfo* info_ = nullptr;     // of the file's blocks,
+  std::unique_ptr<GroupedPlan> plan_;   // or how a grouped matrix is cut
+  Buffer memory_;                       // tiles, or f32 rows
+  std::unique_ptr<Matrix[]> matrices_;  // of the stack; null: nothing stays
+  std::shared_ptr<Packer> packer_;      // null: it does not know this weight
 };
 
 }  // namespace quern::cpu

@@ -143,6 +143,47 @@ TEST(LateWeights, OneModelLoadsWhileAnotherRuns) {
   for (int i = 0; i < 200; ++i) ASSERT_TRUE(same_bits(expected, multiply(*backend, *w, x)));
 }
 
+/// A weight that no thread packs.
+std::unique_ptr<CpuWeight> left_alone(const TestMatrix& m, const std::shared_ptr<Packer>& packer) {
+  for (;;) {
+    auto weight = std::make_unique<CpuWeight>();
+    weight->raw = m.tensor;
+    weight->dtype = m.tensor.dtype;
+    weight->rows = m.tensor.rows();
+    weight->cols = m.tensor.cols();
+    EXPECT_TRUE(weight->set_affine(packer));
+    packer->remove(weight.get());
+    if (weight->tiles(0) == nullptr) return weight;  // else its thread was quick
+  }
+}
+
+// Under a steady load the packer's thread gets no core, whatever it has begun.
+TEST(LateWeights, StepsTakeOverWhatThePackerHasBegun) {
+  const TestMatrix m = random_matrix(*find_quant("Q5_K"), {300, 2048}, 19);  // 19 tiles
+  const TestTensor x = TestTensor::random(3, 2048, 20);
+  const auto expected = multiply(*make(false), *prepare(*make(false), m), x);
+  for (const int64_t begun : {1, 5, 18, 19}) {
+    auto backend = make(true);
+    const Kernels& kernels = *available_kernels().front();
+    const auto weight = left_alone(m, std::make_shared<Packer>(kernels));
+    uint8_t* out = nullptr;  // this thread is the packer
+    for (int64_t tile = 0; tile < begun; ++tile) {
+      out = weight->claim_tile(0, tile);
+      ASSERT_NE(out, nullptr) << begun;
+      if (tile + 1 < begun) weight->pack_tile(kernels, 0, tile, out);  // it stands still in the last one
+    }
+    for (int i = 0; i < 3; ++i) EXPECT_TRUE(same_bits(expected, multiply(*backend, *weight, x))) << begun;
+    EXPECT_EQ(weight->claim(0).matrix, nullptr) << begun;  // the rest of it is packed
+    EXPECT_EQ(weight->tiles(0), nullptr) << begun;         // all but one tile
+
+    weight->pack_tile(kernels, 0, begun - 1, out);
+    EXPECT_EQ(weight->claim_tile(0, begun), nullptr) << begun;
+    weight->publish(0);
+    EXPECT_NE(weight->tiles(0), nullptr) << begun;
+    EXPECT_TRUE(same_bits(expected, multiply(*backend, *weight, x))) << begun;
+  }
+}
+
 TEST(LateWeights, WithoutMemoryTheyWork) {
   const TestMatrix m = random_matrix(*find_quant("Q4_K"), {16, 256}, 17);
   const TestTensor x = TestTensor::random(1, 256, 18);
