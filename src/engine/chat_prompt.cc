@@ -3,6 +3,19 @@
 #include <nlohmann/json.hpp>
 
 namespace quern {
+namespace {
+
+/// OpenAI's newer name for the system's role, where a template does not know it.
+void rename_developer(nlohmann::ordered_json& variables) {
+  const auto messages = variables.find("messages");
+  if (messages == variables.end() || !messages->is_array()) return;
+  for (auto& message : *messages) {
+    const auto role = message.find("role");
+    if (role != message.end() && *role == "developer") *role = "system";
+  }
+}
+
+}  // namespace
 
 Result<std::string> render_chat(const ServedModel& model, nlohmann::ordered_json variables) {
   if (model.chat_template == nullptr)
@@ -15,8 +28,10 @@ Result<std::string> render_chat(const ServedModel& model, nlohmann::ordered_json
   if (!variables.contains("eos_token")) variables["eos_token"] = model.eos_text;
   const auto tools = variables.find("tools");
   const bool with_tools = tools != variables.end() && !tools->empty();
-  const bool own = with_tools && model.tool_template != nullptr;
-  return (own ? model.tool_template : model.chat_template)->render(variables);
+  const ChatTemplate& chosen =
+      with_tools && model.tool_template != nullptr ? *model.tool_template : *model.chat_template;
+  if (chosen.source().find("developer") == std::string::npos) rename_developer(variables);
+  return chosen.render(variables);
 }
 
 std::vector<int32_t> encode_chat(const ServedModel& model, const std::string& rendered) {

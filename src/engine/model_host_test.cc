@@ -10,12 +10,10 @@
 #include <fstream>
 #include <map>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <thread>
 
 #include "core/check.h"
-#include "engine/chat_prompt.h"
 #include "engine/embedded_guide.h"
 #include "engine/host_fixture.h"
 #include "formats/gguf.h"
@@ -154,27 +152,6 @@ TEST(ModelHost, LoadsWhatReferencesMean) {
   host->stop(1s);
   EXPECT_EQ(model->engine->submit(request_number(1), [](const Event&) {}).error().code,
             ErrorCode::unavailable);
-}
-
-TEST(ModelHost, ConversationsWithToolsHaveTheirOwnTemplate) {
-  TemporaryFolder folder;
-  ASSERT_NO_FATAL_FAILURE(
-      write_model(folder.path / "tools.gguf", DType::F16, "plain", "{{ tools | length }} tools"));
-  ASSERT_NO_FATAL_FAILURE(write_model(folder.path / "broken.gguf", DType::F16, "plain", "{% for x in %}"));
-  const auto backend = cpu();
-  LoadOptions options;
-  options.engine.max_running = 1;
-  const auto model = open_model(*backend, (folder.path / "tools.gguf").string(), options);
-  ASSERT_TRUE(model) << model.error().message;
-  const auto rendered = [](const ServedModel& served, const char* variables) {
-    return render_chat(served, nlohmann::ordered_json::parse(variables)).value_or("error");
-  };
-  EXPECT_EQ(rendered(**model, R"({"messages": []})"), "plain");
-  EXPECT_EQ(rendered(**model, R"({"tools": []})"), "plain");
-  EXPECT_EQ(rendered(**model, R"({"tools": [{}]})"), "1 tools");
-  const auto broken = open_model(*backend, (folder.path / "broken.gguf").string(), options);
-  ASSERT_TRUE(broken) << broken.error().message;
-  EXPECT_EQ(rendered(**broken, R"({"tools": [{}]})"), "plain");
 }
 
 TEST(ModelHost, ABrokenTemplateIsKeptAsAReason) {

@@ -79,13 +79,12 @@ void open_arguments(Json& message, size_t& spent) {
   }
 }
 
-Parsed<Json> read_message(const Json& given, const std::string& field, bool knows_developer, size_t& spent) {
+Parsed<Json> read_message(const Json& given, const std::string& field, size_t& spent) {
   if (!given.is_object()) return bad_field(field, fmt::format("must be an object, got {}", shown(given)));
   Json message = given;
   const auto role = message.find("role");
   if (role == message.end() || !role->is_string() || role->get_ref<const std::string&>().empty())
     return bad_field(field + ".role", role == message.end() ? "required, but missing" : "must be a string");
-  if (*role == "developer" && !knows_developer) *role = "system";  // OpenAI's newer name for it
   const auto content = message.find("content");
   const bool calls = message.contains("tool_calls") || message.contains("function_call");
   if (lacks_content(message)) {
@@ -100,7 +99,7 @@ Parsed<Json> read_message(const Json& given, const std::string& field, bool know
   return message;
 }
 
-Parsed<Json> read_messages(const Body& body, bool knows_developer) {
+Parsed<Json> read_messages(const Body& body) {
   const Json& given = *body.find("messages");
   if (!given.is_array() || given.empty())
     return bad_field("messages",
@@ -108,7 +107,7 @@ Parsed<Json> read_messages(const Body& body, bool knows_developer) {
   Json messages = Json::array();
   size_t spent = 0;
   for (size_t i = 0; i < given.size(); ++i) {
-    QUERN_TRY(Json message, read_message(given[i], fmt::format("messages[{}]", i), knows_developer, spent));
+    QUERN_TRY(Json message, read_message(given[i], fmt::format("messages[{}]", i), spent));
     messages.push_back(std::move(message));
   }
   return messages;
@@ -135,11 +134,9 @@ Parsed<Json> read_tools(const Body& body) {
 std::span<const FieldSpec> conversation_fields() { return table(); }
 
 Parsed<std::string> conversation_text(const ServedModel& model, const Body& body) {
-  const bool knows_developer =
-      model.chat_template && model.chat_template->source().find("developer") != std::string::npos;
   Json variables = Json::object();
   if (const Json* more = body.find("chat_template_kwargs")) variables = *more;
-  QUERN_TRY(variables["messages"], read_messages(body, knows_developer));
+  QUERN_TRY(variables["messages"], read_messages(body));
   QUERN_TRY(Json tools, read_tools(body));
   if (!tools.empty()) variables["tools"] = std::move(tools);
   variables["add_generation_prompt"] = body.flag("add_generation_prompt", true);
