@@ -18,44 +18,25 @@ size_t first_character(std::string_view text) {
 AnswerText::AnswerText(std::vector<std::string> stops, bool with_tokens)
     : stops_(std::move(stops)), with_tokens_(with_tokens) {}
 
-/// `text` came out of utf8_; `open`: a part of a character is still in it.
-void AnswerText::add(std::string_view text, bool open) {
-  if (with_tokens_) {
-    // Tokens that ended inside a character end with that character, the first of the new text.
-    const size_t character = decoded_ + first_character(text);
-    const size_t all = waiting_.size();
-    for (size_t i = 0; i < all; ++i) {
-      Waiting& waiting = waiting_[i];
-      if (waiting.whole) continue;
-      const bool newest = i + 1 == all;
-      if (newest && !open) {
-        waiting.end = decoded_ + text.size();
-        waiting.whole = true;
-      } else if (!newest && !text.empty()) {
-        waiting.end = character;
-        waiting.whole = true;
-      }
-    }
-  }
-  decoded_ += text.size();
-  const std::string released = stops_.push(text);
-  released_ += released.size();
-  next_.text += released;
-}
-
 bool AnswerText::push(TokenInfo token) {
   ++next_.count;
-  const std::string bytes = token.bytes;
-  if (with_tokens_) waiting_.push_back({.token = std::move(token), .begin = decoded_});
-  const std::string text = utf8_.push(bytes);
-  add(text, utf8_.pending());
+  const std::string text = utf8_.push(token.bytes);
+  if (with_tokens_) {
+    // Tokens that ended inside a character end with that character, the first of the new text.
+    if (!text.empty()) end_open_tokens(decoded_ + first_character(text));
+    waiting_.push_back({.token = std::move(token), .begin = decoded_});
+    if (!utf8_.pending()) end_open_tokens(decoded_ + text.size());
+  }
+  add(text);
   release_tokens();
   return stops_.matched();
 }
 
 void AnswerText::finish() {
   if (!stops_.matched()) {
-    add(utf8_.finish(), false);
+    const std::string text = utf8_.finish();
+    end_open_tokens(decoded_ + text.size());
+    add(text);
     const std::string rest = stops_.finish();
     released_ += rest.size();
     next_.text += rest;
@@ -63,10 +44,23 @@ void AnswerText::finish() {
   release_tokens();
 }
 
+/// `text` came out of utf8_.
+void AnswerText::add(std::string_view text) {
+  decoded_ += text.size();
+  const std::string released = stops_.push(text);
+  released_ += released.size();
+  next_.text += released;
+}
+
+void AnswerText::end_open_tokens(size_t end) {
+  for (Waiting& waiting : waiting_)
+    if (!waiting.end) waiting.end = end;
+}
+
 void AnswerText::release_tokens() {
   while (!waiting_.empty()) {
     Waiting& first = waiting_.front();
-    const bool emitted = first.whole && first.end <= released_;
+    const bool emitted = first.end && *first.end <= released_;
     const bool cut = stops_.matched() && first.begin < released_;
     if (!emitted && !cut) return;
     next_.tokens.push_back(std::move(first.token));

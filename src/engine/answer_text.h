@@ -36,10 +36,11 @@ class AnswerText {
  private:
   struct Waiting {
     TokenInfo token;
-    size_t begin = 0, end = 0;  // in the text; the end is known once the last character is whole
-    bool whole = false;
+    size_t begin = 0;           // in the text
+    std::optional<size_t> end;  // known once its last character is whole
   };
-  void add(std::string_view text, bool open);
+  void add(std::string_view text);
+  void end_open_tokens(size_t end);
   void release_tokens();
 
   Utf8Stream utf8_;
