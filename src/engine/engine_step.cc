@@ -178,26 +178,20 @@ void EngineImpl::read_logits() {
   next_tokens_.clear();
   gained_ = {};
   const auto stride = static_cast<size_t>(parts_.model->config().vocab);
-  for (size_t i = 0; i < rows_.size(); ++i) {
-    const auto logits = std::span(logits_).subspan(i * stride, static_cast<size_t>(vocab_));
-    if (!rows_[i].samples) requests_[rows_[i].slice]->prompt_logits(rows_[i].position, logits);
-  }
-  size_t row = 0;
+  size_t row = 0;  // of rows_, where the rows of a slice come one after another, those that sample last
   for (size_t i = 0; i < plan_.slices.size(); ++i) {
-    if (!plan_.slices[i].samples) continue;
-    std::span<float> logits;
-    std::span<const BestOfRow> best;
-    if (requests_[i]->samples()) {
-      while (!rows_[row].samples) ++row;
-      QUERN_DCHECK(rows_[row].slice == i);
-      const size_t count = 1 + static_cast<size_t>(plan_.slices[i].drafted);
-      logits = std::span(logits_).subspan(row * stride, count * stride);
-      best = std::span(best_).subspan(row, count);
-      row += count;
-    }
-    advance(*requests_[i], plan_.slices[i], logits, best);
-    touched_.push_back(requests_[i]);
+    const PlannedSlice& slice = plan_.slices[i];
+    ActiveRequest& request = *requests_[i];
+    for (; row < rows_.size() && rows_[row].slice == i && !rows_[row].samples; ++row)
+      request.prompt_logits(rows_[row].position, logits_.subspan(row * stride, static_cast<size_t>(vocab_)));
+    if (!slice.samples) continue;
+    const size_t count = request.samples() ? 1 + static_cast<size_t>(slice.drafted) : 0;
+    advance(request, slice, logits_.subspan(row * stride, count * stride),
+            std::span(best_).subspan(row, count));
+    row += count;
+    touched_.push_back(&request);
   }
+  QUERN_DCHECK(row == rows_.size());
 }
 
 void EngineImpl::advance(ActiveRequest& request, const PlannedSlice& slice, std::span<float> logits,
