@@ -163,29 +163,34 @@ void Scheduler::admit(Plan& plan) {
 }
 
 /// Whether an older sequence computes, in this step, the very block that `sequence` needs next.
-bool Scheduler::follows(const Sequence& sequence, std::span<const Prefill> older) const {
+bool Scheduler::follows(const Sequence& sequence, std::span<const Sequence* const> older) const {
   const int64_t size = blocks_.block_size();
   if (!blocks_.prefix_caching() || sequence.options.all_logits) return false;
   // Only at a block's beginning, and only when the last token stays to be computed.
   if (sequence.computed != sequence.table.sealed * size || sequence.left() <= size) return false;
   const auto begin = static_cast<ptrdiff_t>(sequence.computed);
   const auto end = static_cast<ptrdiff_t>(sequence.computed + size);
-  return std::ranges::any_of(older, [&](const Prefill& other) {
-    const auto& tokens = other.sequence->tokens;
-    return other.sequence->table.node == sequence.table.node &&
-           static_cast<ptrdiff_t>(tokens.size()) >= end &&
+  return std::ranges::any_of(older, [&](const Sequence* other) {
+    const auto& tokens = other->tokens;
+    return other->table.node == sequence.table.node && static_cast<ptrdiff_t>(tokens.size()) >= end &&
            std::equal(tokens.begin() + begin, tokens.begin() + end, sequence.tokens.begin() + begin);
   });
 }
 
-/// The running sequences with more than a decode to compute, or just started, without those that follow.
-std::vector<Scheduler::Prefill> Scheduler::prefills() {
+/// The running sequences that the plan has no decode of, without those that follow another.
+std::vector<Scheduler::Prefill> Scheduler::prefills(const Plan& decodes) {
   std::vector<Prefill> result;
+  std::vector<const Sequence*> older;  // that have rows in this step
   for (auto& [id, sequence] : running_) {
-    // What an older sequence has sealed meanwhile need not be computed again.
-    if (sequence.left() > 1 && sequence.computed == sequence.table.sealed * blocks_.block_size())
-      attach(sequence);
-    if (!follows(sequence, result)) result.push_back({id, &sequence});
+    const auto is_this = [id = id](const PlannedSlice& slice) { return slice.id == id; };
+    if (std::ranges::none_of(decodes.slices, is_this)) {
+      // What an older sequence has sealed meanwhile need not be computed again.
+      if (sequence.left() > 1 && sequence.computed == sequence.table.sealed * blocks_.block_size())
+        attach(sequence);
+      if (follows(sequence, older)) continue;
+      result.push_back({id, &sequence});
+    }
+    older.push_back(&sequence);
   }
   return result;
 }
@@ -205,10 +210,7 @@ void Scheduler::measured(int64_t rows, double seconds) {
 }
 
 void Scheduler::plan_prefills(Plan& plan) {
-  std::vector<Prefill> prompts = prefills();
-  std::erase_if(prompts, [&](const Prefill& prompt) {
-    return std::ranges::any_of(plan.slices, [&](const PlannedSlice& s) { return s.id == prompt.id; });
-  });
+  std::vector<Prefill> prompts = prefills(plan);
   if (prompts.empty()) return;
 
   int64_t rows = chunk_rows(plan), logit_rows = options_.logit_rows;

@@ -144,8 +144,8 @@ class Scheduler {
   void admit(Plan& plan);
   void plan_prefills(Plan& plan);
   int64_t chunk_rows(const Plan& plan) const;
-  std::vector<Prefill> prefills();
-  bool follows(const Sequence& sequence, std::span<const Prefill> older) const;
+  std::vector<Prefill> prefills(const Plan& decodes);
+  bool follows(const Sequence& sequence, std::span<const Sequence* const> older) const;
   void attach(Sequence& sequence);
   void plan_drafts(Plan& plan);
   int64_t most_drafts(const Sequence& sequence) const;
