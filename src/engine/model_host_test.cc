@@ -444,6 +444,8 @@ TEST(ModelHost, WhatIsHereDoesNotWaitForADownload) {
   const auto host = ModelHost::start(*backend, options);
   EXPECT_NE(await_model(*host, options.models[1]), nullptr);
   EXPECT_NE(await_model(*host, options.models[2]), nullptr);
+  while (status_of(*host, "owner/repo").state == ModelState::absent)  // its thread may be late
+    std::this_thread::sleep_for(1ms);
   EXPECT_EQ(status_of(*host, "owner/repo").state, ModelState::downloading);
 }
 
