@@ -43,20 +43,28 @@ void add(EngineStats& sum, const EngineStats& stats, bool live) {
 /// What a model waits for.
 enum class Turn { none, ahead, wanted };
 
+/// A model of the list. Its state is `status.state`, which is shown. That alone does not say whose turn it
+/// is: a model may be asked for in any state, and a thread that has it in hand may still wait for memory.
 struct Entry {
   ModelStatus status;
-  std::shared_ptr<ServedModel> model;  // null unless ready
-  ModelFiles files;                    // of a fetched model
-  std::optional<bool> fetched;         // whether it is one; empty until that is decided
+  ModelFiles files;             // of a fetched model
+  std::optional<bool> fetched;  // whether it is one; empty until that is decided
+
+  // Who works on it. A thread takes it in hand in its turn (take), and lets go when it is ready, failed,
+  // fetched, or without room (take_room).
   Turn turn = Turn::none;
-  bool draining = false;
-  bool stale = false;       // its file was changed: it is to be unloaded, then loaded again
-  bool in_hand = false;     // a thread is busy with it
-  uint64_t bytes = 0;       // of the limit, from the decision to load it on
+  bool in_hand = false;
   double wanted_since = 0;  // of Turn::wanted
   double last_asked = 0;
-  double ready_since = 0;
   double retry_at = 0, pause = 0;  // of a failed one
+
+  uint64_t bytes = 0;  // of the limit, from the decision to load it until its memory is free again
+
+  // Of a model that is ready, until it is unloaded:
+  std::shared_ptr<ServedModel> model;
+  double ready_since = 0;
+  bool draining = false;  // nobody gets it any more: it makes room for another, as long as that needs it
+  bool stale = false;     // likewise, for good: its file or its device is not what it was. It is loaded again
 };
 
 class ModelHostImpl final : public ModelHost {
