@@ -202,6 +202,7 @@ struct ForStatement : Statement {
   ExpressionPtr target;  // a name or a tuple of targets
   ExpressionPtr items;
   ExpressionPtr condition;  // may be missing
+  bool recursive = false;
   Block body, otherwise;
 };
 

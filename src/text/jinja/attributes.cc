@@ -17,8 +17,8 @@ Value loop_attribute(const Loop& loop, std::string_view name) {
   if (name == "first") return loop.index == 0;
   if (name == "last") return loop.index + 1 == size;
   if (name == "length") return integer(size);
-  if (name == "depth") return int64_t{1};
-  if (name == "depth0") return int64_t{0};
+  if (name == "depth") return integer(loop.depth0 + 1);
+  if (name == "depth0") return integer(loop.depth0);
   if (name == "previtem" && loop.index > 0) return loop.items[loop.index - 1];
   if (name == "nextitem" && loop.index + 1 < size) return loop.items[loop.index + 1];
   return Undefined{name, "loop"};

@@ -66,6 +66,13 @@ TEST(Hostile, RecursionIsBounded) {
       "{% macro m() %}{% for i in [1] %}{% if 1 %}{% set x %}{% filter upper %}{{ (1 + (2 ~ m())) }}"
       "{% endfilter %}{% endset %}{% endif %}{% endfor %}{% endmacro %}{{ m() }}",
       deep);
+  fails("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", deep);
+  fails(
+      "{% for x in [1] recursive %}"
+      "{% set s %}{% filter upper %}{% with %}{{ (1 ~ (2 ~ loop([x]))) }}{% endwith %}{% endfilter %}"
+      "{% endset %}{% endfor %}",
+      deep);
+  fails("{% set x = [] %}{% do x.append(x) %}{% for y in x recursive %}{{ loop(y) }}{% endfor %}", deep);
 }
 
 TEST(Hostile, SizesAreBounded) {
@@ -110,6 +117,7 @@ TEST(Hostile, StepsAreBounded) {
   const Limits few{.steps = 300'000};
   fails("{% macro m(n) %}{% if n > 0 %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(40) }}",
         steps, few);
+  fails("{% for n in [40] recursive %}{{ loop([n - 1, n - 1]) if n > 0 }}{% endfor %}", steps, few);
   fails("{% for i in range(90000) %}{% if i in range(90000) | list %}{% endif %}{% endfor %}", "more than",
         few);
   fails("{{ range(90000) | unique | length }}", steps, few);

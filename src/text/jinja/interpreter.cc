@@ -111,6 +111,11 @@ Interpreter::Flow Interpreter::run_if(const IfStatement& statement, Scope& scope
 Interpreter::Flow Interpreter::run_for(const ForStatement& statement, Scope& scope, Text& out) {
   const Value source = evaluate(*statement.items, scope);
   at_ = statement.items->at;
+  return run_loop(statement, source, 0, scope, out);
+}
+
+Interpreter::Flow Interpreter::run_loop(const ForStatement& statement, const Value& source, size_t depth0,
+                                        Scope& scope, Text& out) {
   std::vector<Value> items = iterate(heap_, source);
   Scope* inner = heap_.scope(&scope);
   if (statement.condition) {
@@ -126,6 +131,9 @@ Interpreter::Flow Interpreter::run_for(const ForStatement& statement, Scope& sco
   if (items.empty()) return run(statement.otherwise, *inner, out);
   Loop* loop = heap_.loop();
   loop->items = std::move(items);
+  if (statement.recursive) loop->recursive = &statement;
+  loop->scope = &scope;
+  loop->depth0 = depth0;
   for (size_t i = 0; i < loop->items.size(); ++i) {
     heap_.step();
     loop->index = i;
@@ -389,7 +397,8 @@ Value Interpreter::evaluate_call(const CallExpression& call, Scope& scope, const
   }
   const Value callee = evaluate(*call.callee, scope);
   const auto* function = as<Function*>(callee);
-  Arguments arguments(heap_, function != nullptr ? (*function)->name : "call");
+  const bool is_loop = as<Loop*>(callee) != nullptr;
+  Arguments arguments(heap_, function != nullptr ? (*function)->name : is_loop ? "loop" : "call");
   evaluate_arguments(call.arguments, arguments, scope);
   if (caller != nullptr) arguments.add("caller", *caller);
   at_ = call.at;
@@ -398,6 +407,7 @@ Value Interpreter::evaluate_call(const CallExpression& call, Scope& scope, const
 
 Value Interpreter::call(const Value& callee, Arguments& arguments) {
   if (const auto* undefined = as<Undefined>(callee)) raise_undefined(*undefined);
+  if (const auto* loop = as<Loop*>(callee)) return call_loop(**loop, arguments);
   const auto* function = as<Function*>(callee);
   if (function == nullptr) raise("'{}' object is not callable", type_name(callee));
   if ((*function)->macro != nullptr) return call_macro(**function, arguments);
@@ -445,6 +455,16 @@ Value Interpreter::call_macro(const Function& function, Arguments& arguments) {
   bind(function, arguments, *scope);
   Text text(heap_);
   run(function.macro->body, *scope, text);
+  return text.value();
+}
+
+Value Interpreter::call_loop(const Loop& loop, Arguments& arguments) {
+  if (loop.recursive == nullptr) raise("this loop cannot be called: its 'for' does not end with 'recursive'");
+  const Level level(*this);
+  const Value items = arguments.required("iterable");
+  arguments.finish();
+  Text text(heap_);
+  run_loop(*loop.recursive, items, loop.depth0 + 1, *loop.scope, text);
   return text.value();
 }
 

@@ -42,6 +42,7 @@ class Interpreter {
   Flow run(const Statement& statement, Scope& scope, Text& out);
   Flow run_if(const IfStatement& statement, Scope& scope, Text& out);
   Flow run_for(const ForStatement& statement, Scope& scope, Text& out);
+  Flow run_loop(const ForStatement& statement, const Value& source, size_t depth0, Scope& scope, Text& out);
   Flow run_with(const WithStatement& statement, Scope& scope, Text& out);
   void run_print(const PrintStatement& statement, Scope& scope, Text& out);
   void run_set(const SetStatement& statement, Scope& scope);
@@ -71,6 +72,7 @@ class Interpreter {
 
   Value call_builtin(Builtin builtin, const Value& self, Arguments& arguments);
   Value call_macro(const Function& function, Arguments& arguments);
+  Value call_loop(const Loop& loop, Arguments& arguments);
   void bind(const Function& function, Arguments& arguments, Scope& scope);
 
   Heap heap_;

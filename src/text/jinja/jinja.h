@@ -6,7 +6,7 @@
 //  - "text" + number joins them, "text" + dict adds the dict's JSON;
 //  - object.key finds a key before a method of its name, unless it is called;
 //  - filters give lists where Jinja2 gives generators; integers have 64 bits;
-//  - include, import, extends and recursive loops are not there.
+//  - include, import and extends are not there.
 #pragma once
 
 #include <memory>

@@ -129,17 +129,20 @@ class Parser : ExpressionParser {
     expect_word("in");
     statement->items = parse_tuple(false);
     if (take_word("if")) statement->condition = parse_expression();
-    if (is_word("recursive")) raise_syntax(peek().at, "recursive loops are not supported");
+    statement->recursive = take_word("recursive");
     expect_block_end();
-    ++loops_;
+    const int around = loops_;
+    loops_ = 1;
     statement->body = parse_block({"else", "endfor"});
-    --loops_;
+    // What loop(…) runs cannot leave the loops around it.
+    loops_ = statement->recursive ? 0 : around;
     if (at_block({"else"})) {
       take();
       take();
       expect_block_end();
       statement->otherwise = parse_block({"endfor"});
     }
+    loops_ = around;
     close("endfor", word);
     return statement;
   }

@@ -25,7 +25,9 @@ Value is_real(Interpreter&, const Value& self, Arguments&) { return holds<double
 Value is_number(Interpreter&, const Value& self, Arguments&) { return as_number(self).has_value(); }
 Value is_string(Interpreter&, const Value& self, Arguments&) { return holds<std::string_view>(self); }
 Value is_mapping(Interpreter&, const Value& self, Arguments&) { return holds<Dict*>(self); }
-Value is_callable(Interpreter&, const Value& self, Arguments&) { return holds<Function*>(self); }
+Value is_callable(Interpreter&, const Value& self, Arguments&) {
+  return holds<Function*>(self) || holds<Loop*>(self);
+}
 
 /// Jinja2 counts undefined values as well: they iterate over nothing.
 Value is_iterable(Interpreter&, const Value& self, Arguments&) {

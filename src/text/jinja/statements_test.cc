@@ -173,6 +173,86 @@ TEST(Statements, RenderWhatPythonRenders) {
   for (const Case& c : kCases) EXPECT_EQ(rendered(c.source), c.text) << c.source;
 }
 
+TEST(Statements, LoopsThatCallThemselves) {
+#define TREE \
+  "{% set tree = [{'n': 'a', 'c': [{'n': 'b'}, {'n': 'c', 'c': [{'n': 'd', 'c': []}]}]}, {'n': 'e'}] %}"
+  static constexpr Case kCases[] = {
+      {TREE "{% for x in tree recursive %}{{ x.n }}{% if x.c %}({{ loop(x.c) }}){% endif %}{% endfor %}",
+       "a(bc(d))e"},
+      {TREE "{% for x in tree recursive %}{{ loop.depth }}{{ loop.depth0 }}{{ loop.index }}/{{ loop.length "
+            "}}{{ x.n }}{{ loop.previtem.n if loop.previtem }} {{ loop(x.c) if x.c }}{{ loop.index }}{{ x.n "
+            "}} {% endfor %}",
+       "101/2a 211/2b 1b 212/2cb 321/1d 1d 2c 1a 102/2ea 2e "},
+      {TREE "{% for x in tree recursive %}{{ x.n }}{{ loop(x.c) }}{% else %}-{% endfor %}", "ab-cd-e-"},
+      {TREE "{% for x in tree if x.n != 'c' recursive %}{{ x.n }}{{ loop.length }}{{ loop(x.c) }}{% else "
+            "%}none{% endfor %}",
+       "a2b1nonee2none"},
+      {TREE "{% for x in tree if x.n != loop recursive %}{{ x.n }}{{ loop(x.c) }}{% endfor %}", "abcde"},
+      {TREE "{% for x in tree if x.n not in ('b', 'e') recursive %}{{ x.n }}[{{ loop(x.c) | upper | "
+            "replace('[', '<') }}]{% endfor %}",
+       "a[C<D<]]]"},
+      {"{% for x in [[1, [2]], [3]] recursive %}{% if x is iterable %}<{{ loop(x) }}>{% else %}{{ x }}{% "
+       "endif %}{% endfor %}",
+       "<1<2>><3>"},
+      {"{% for x in [[1, [2, 9, 4]], [3]] recursive %}{% if x is iterable %}<{{ loop(x) }}>{% elif x == 9 "
+       "%}{% break %}{% else %}{{ x }}{% endif %}{% endfor %}",
+       "<1<2>><3>"},
+      {"{% for x in [[1, 2, 3], [2, 4]] recursive %}{% if x is iterable %}<{{ loop(x) }}>{% continue %}{% "
+       "endif %}{{ x }}{% if x == 2 %}{% continue %}{% endif %};{% endfor %}",
+       "<1;23;><24;>"},
+      {TREE "{% for x in tree recursive %}{% set outer = loop %}{% for k in x.c or [] %}{{ x.n }}{{ k.n }}{{ "
+            "outer.depth }}{{ loop.depth }}({{ outer([k]) }}){% endfor %}{% endfor %}",
+       "ab11()ac11(cd21())"},
+      {"{% for x in [1] recursive %}{{ loop(iterable=[]) }}|{{ loop(undefinedthing) }}{% else %}e{% endfor "
+       "%}",
+       "e|e"},
+      {"{% for k, v in {'a': {'b': {}}, 'c': {}}.items() recursive %}{{ k }}{{ loop(v.items()) }}{% else "
+       "%}.{% endfor %}",
+       "ab.c."},
+      {"{% set y = 'top' %}{% for x in [[[]]] recursive %}{{ y }}{% set y = 'in' %}{{ y }}{{ loop(x) }}{% "
+       "endfor %}{{ y }}",
+       "topintopintop"},
+      {"{% for o in 'pq' %}{% for x in [[[]]] recursive %}{{ o }}{{ loop(x) }}{% endfor %}{{ loop.index }}{% "
+       "endfor %}",
+       "pp1qq2"},
+      {"{% macro m(t) %}{% for x in t recursive %}({{ loop(x) }}){% endfor %}{% endmacro %}{{ m([[], [[]]]) "
+       "}}",
+       "()(())"},
+      {"{% for x in [[], [[]]] recursive %}{% macro m(t) %}{{ loop(t) }}{{ loop.depth }}{% endmacro %}({{ "
+       "m(x) }}){% endfor %}",
+       "(1)((2)1)"},
+      {"{% for x in [[], [[]]] recursive %}{% set z %}{{ loop(x) }}{% endset %}[{{ z | length }}{{ z }}]{% "
+       "endfor %}",
+       "[0][3[0]]"},
+      {"{% set ns = namespace(l=none) %}{% for x in [1, 2] recursive %}{% set ns.l = loop %}{{ x }}{% endfor "
+       "%}{{ ns.l([7, 8]) }}{{ ns.l.index }}",
+       "12782"},
+      {"{% for x in [1] %}{{ loop is callable }}{% endfor %}{% for x in [1] recursive %}{{ loop is callable "
+       "}}{{ loop is defined }}{% endfor %}",
+       "TrueTrueTrue"},
+      {"{% for x in [0, 1] %}{% for y in [] %}{% else %}{{ x }}{% break %}{% endfor %}{% endfor %}", "0"},
+      {"{% for x in [[1], [[2], 3]] recursive %}{{ loop.changed(loop.depth) }}{{ loop.cycle('a', 'b') }}{{ "
+       "loop(x) if x is sequence }}{% endfor %}",
+       "TrueaTrueaFalsebTrueaTrueaFalseb"},
+      {"{% for x in l|sort recursive %}{{ x }}{% endfor %}", "123"},
+      {"{% for x in [[1, 2], []] recursive -%}\n  {{ x }}{{ loop(x) if x is sequence }}\n{%- endfor %}",
+       "[1, 2]12[]"},
+      {"{% for x in [[]] recursive %}{% filter upper %}a{{ loop(x) }}{% endfilter %}{% else %}b{% endfor %}",
+       "AB"},
+      {"{% for x in [['q']] recursive %}{% with loop = loop %}{{ loop(x) if x is not string else x }}{% "
+       "endwith %}{% endfor %}",
+       "q"},
+      {"{% for x in [['q']] recursive %}{% with y = loop %}{{ y(x) if x is not string else x }}{% endwith "
+       "%}{% endfor %}",
+       "q"},
+      {"{% for x in [1] recursive %}{{ loop([2]) if x == 1 }}{{ x }}{{ loop.nextitem is defined }}{% endfor "
+       "%}{{ loop is defined }}",
+       "2False1FalseFalse"},
+  };
+#undef TREE
+  for (const Case& c : kCases) EXPECT_EQ(rendered(c.source), c.text) << c.source;
+}
+
 TEST(Statements, SyntaxErrorsSayWhereAndWhat) {
   static constexpr Case kCases[] = {
       {"{{ a b }}", "line 1, column 6: expected the end of the expression, found 'b'"},
@@ -192,6 +272,8 @@ TEST(Statements, SyntaxErrorsSayWhereAndWhat) {
       {"{% break %}", "line 1, column 4: 'break' outside of a loop"},
       {"{% for x in l %}{% macro m() %}{% continue %}{% endmacro %}{% endfor %}",
        "line 1, column 35: 'continue' outside of a loop"},
+      {"{% for x in l %}{% for y in x recursive %}{% else %}{% break %}{% endfor %}{% endfor %}",
+       "line 1, column 56: 'break' outside of a loop"},
       {"{{ a $ b }}", "line 1, column 6: unexpected character '$'"},
       {"{{ '\\u12' }}", "line 1, column 5: expected 4 hexadecimal digits after this escape"},
       {"{% set 5 = x %}", "line 1, column 8: expected a variable to assign to, found '5'"},
@@ -215,6 +297,14 @@ TEST(Statements, MistakesInCallsAreErrors) {
   starts("{% set d.b = 1 %}", "cannot assign the attribute 'b': not a namespace");
   starts("{% for a in 5 %}{% endfor %}", "'int' object is not iterable");
   starts("{% for a, b in [1] %}{% endfor %}", "'int' object is not iterable");
+  const std::string not_recursive = "this loop cannot be called: its 'for' does not end with 'recursive'";
+  starts("{% for a in [1] %}{{ loop([2]) }}{% endfor %}", not_recursive);
+  starts("{% for a in [1] recursive %}{% for b in [2] %}{{ loop([3]) }}{% endfor %}{% endfor %}",
+         not_recursive);
+  starts("{% for a in [1] recursive %}{{ loop() }}{% endfor %}", "loop() needs the argument 'iterable'");
+  starts("{% for a in [1] recursive %}{{ loop([], 2) }}{% endfor %}",
+         "loop() takes 1 arguments, but 2 were given");
+  starts("{% for a in [1] recursive %}{{ loop(5) }}{% endfor %}", "'int' object is not iterable");
 }
 
 TEST(Statements, AProgramIsNotChangedByRendering) {

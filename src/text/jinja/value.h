@@ -37,6 +37,7 @@ using Value = std::variant<Undefined, None, bool, int64_t, uint64_t, double, std
 class Interpreter;
 class Arguments;
 class Scope;
+struct ForStatement;
 struct MacroStatement;
 
 /// Filters, tests, methods and global functions alike; `self` is what stands before the bar or the dot.
@@ -69,7 +70,10 @@ struct Function {
 struct Loop {
   std::vector<Value> items;
   size_t index = 0;
-  std::optional<Value> changed;  // what loop.changed() saw last
+  std::optional<Value> changed;             // what loop.changed() saw last
+  const ForStatement* recursive = nullptr;  // what loop(items) runs, and the scope around it; null: nothing
+  Scope* scope = nullptr;
+  size_t depth0 = 0;  // how many such calls this one is in
 };
 
 struct Limits {
