@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <filesystem>
 #include <optional>
-#include <regex>
 #include <vector>
 
 #include "core/log.h"
+#include "core/shard_name.h"
 #include "engine/embedded_guide.h"
 #include "engine/other_tokenizer.h"
 #include "engine/served_model.h"
@@ -31,14 +31,13 @@ Result<std::unique_ptr<ArrivingCheckpoint>> open_checkpoint_with_text(
 
 /// The model of a folder: its GGUF file (parts of a split one count once), or the checkpoint that it is.
 Result<std::unique_ptr<WeightSource>> open_folder(const fs::path& folder, bool tokenizer_needed) {
-  static const std::regex later_part(R"(.*-(\d{5})-of-\d{5}\.gguf)");
   std::vector<fs::path> found;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder, error)) {
     const std::string name = entry.path().filename().string();
     if (entry.path().extension() != ".gguf") continue;
-    std::smatch match;
-    if (std::regex_match(name, match, later_part) && match[1] != "00001") continue;
+    const auto shard = parse_shard_name(name, ".gguf");
+    if (shard && shard->number > 1) continue;
     found.push_back(entry.path());
   }
   if (error) return fail(ErrorCode::io, "{}: cannot list the folder: {}", folder.string(), error.message());

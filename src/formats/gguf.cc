@@ -1,10 +1,10 @@
 #include "formats/gguf.h"
 
-#include <charconv>
 #include <optional>
 #include <unordered_map>
 
 #include "core/mapped_file.h"
+#include "core/shard_name.h"
 #include "formats/gguf_parse.h"
 #include "formats/printable.h"
 
@@ -50,30 +50,6 @@ class GgufSource : public WeightSource {
   uint64_t bytes_ = 0;
 };
 
-/// `prefix-00002-of-00005.gguf` taken apart.
-struct PartName {
-  std::string prefix;
-  unsigned number;  // from 1
-  unsigned count;
-  std::string name_of(unsigned part) const {
-    return fmt::format("{}-{:05}-of-{:05}.gguf", prefix, part, count);
-  }
-};
-
-std::optional<PartName> part_name(std::string_view file) {
-  constexpr std::string_view kPattern = "-ddddd-of-ddddd.gguf";
-  if (file.size() < kPattern.size()) return std::nullopt;
-  const std::string_view tail = file.substr(file.size() - kPattern.size());
-  for (size_t i = 0; i < kPattern.size(); ++i) {
-    if (kPattern[i] == 'd' ? tail[i] < '0' || tail[i] > '9' : tail[i] != kPattern[i]) return std::nullopt;
-  }
-  PartName part{std::string(file.substr(0, file.size() - kPattern.size())), 0, 0};
-  std::from_chars(tail.data() + 1, tail.data() + 6, part.number);
-  std::from_chars(tail.data() + 10, tail.data() + 15, part.count);
-  if (part.number < 1 || part.number > part.count) return std::nullopt;
-  return part;
-}
-
 Result<> check_not_split(const gguf::File& file, const std::string& name) {
   const auto count = file.split.uint("split.count");
   if (count.value_or(1) <= 1) return {};
@@ -82,18 +58,18 @@ Result<> check_not_split(const gguf::File& file, const std::string& name) {
               file.split.uint("split.no").value_or(0) + 1, *count, *count);
 }
 
-Result<> check_parts_exist(const std::filesystem::path& folder, const PartName& part) {
+Result<> check_parts_exist(const std::filesystem::path& folder, const ShardName& shard) {
   std::string missing;
   unsigned count = 0;
-  for (unsigned i = 1; i <= part.count; ++i) {
+  for (unsigned i = 1; i <= shard.count; ++i) {
     std::error_code ignored;
-    if (std::filesystem::exists(folder / part.name_of(i), ignored)) continue;
-    if (++count <= 3) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", part.name_of(i));
+    if (std::filesystem::exists(folder / shard.of(i), ignored)) continue;
+    if (++count <= 3) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", shard.of(i));
   }
   if (count == 0) return {};
   return fail(
       ErrorCode::not_found, "{}: {} of {} parts are missing: {}{}: download them into the same folder",
-      (folder / part.name_of(part.number)).string(), count, part.count, missing, count > 3 ? ", ..." : "");
+      (folder / shard.of(shard.number)).string(), count, shard.count, missing, count > 3 ? ", ..." : "");
 }
 
 /// Part `index` (from 0) says the same about the model as the first one.
@@ -115,20 +91,21 @@ Result<> check_part(const gguf::File& file, const gguf::File& first, unsigned in
   return {};
 }
 
-Result<std::unique_ptr<WeightSource>> open_split(const std::filesystem::path& folder, const PartName& part) {
-  QUERN_TRY_VOID(check_parts_exist(folder, part));
+Result<std::unique_ptr<WeightSource>> open_split(const std::filesystem::path& folder,
+                                                 const ShardName& shard) {
+  QUERN_TRY_VOID(check_parts_exist(folder, shard));
   std::vector<MappedFile> files;
   std::vector<RawTensor> tensors;
   std::unordered_map<std::string, unsigned> owner;
   std::vector<gguf::File> parts;
-  for (unsigned i = 0; i < part.count; ++i) {
-    const std::string name = (folder / part.name_of(i + 1)).string();
+  for (unsigned i = 0; i < shard.count; ++i) {
+    const std::string name = (folder / shard.of(i + 1)).string();
     QUERN_TRY(MappedFile mapped, MappedFile::open(name));
     auto parsed = gguf::parse(mapped.bytes(), name);
     QUERN_TRY_VOID(mapped.check());
     QUERN_TRY(gguf::File file, std::move(parsed));
     parts.push_back(std::move(file));
-    QUERN_TRY_VOID(check_part(parts.back(), parts.front(), i, part.count, name));
+    QUERN_TRY_VOID(check_part(parts.back(), parts.front(), i, shard.count, name));
     for (RawTensor& tensor : parts.back().tensors) {
       const auto [other, is_new] = owner.emplace(tensor.name, i + 1);
       if (!is_new)
@@ -138,7 +115,7 @@ Result<std::unique_ptr<WeightSource>> open_split(const std::filesystem::path& fo
     }
     files.push_back(std::move(mapped));
   }
-  const std::string name = (folder / part.name_of(1)).string();
+  const std::string name = (folder / shard.of(1)).string();
   gguf::File& first = parts.front();
   if (const auto total = first.split.uint("split.tensors.count"); total && *total != tensors.size())
     return fail(ErrorCode::corrupt, "{}: the parts hold {} tensors, but split.tensors.count is {}", name,
@@ -149,8 +126,8 @@ Result<std::unique_ptr<WeightSource>> open_split(const std::filesystem::path& fo
 }  // namespace
 
 Result<std::unique_ptr<WeightSource>> open_gguf(const std::filesystem::path& path) {
-  const auto part = part_name(path.filename().string());
-  if (part && part->count > 1) return open_split(path.parent_path(), *part);
+  const auto shard = parse_shard_name(path.filename().string(), ".gguf");
+  if (shard && shard->count > 1) return open_split(path.parent_path(), *shard);
   const std::string name = path.string();
   QUERN_TRY(MappedFile mapped, MappedFile::open(path));
   auto parsed = gguf::parse(mapped.bytes(), name);

@@ -2,12 +2,12 @@
 #include "formats/safetensors.h"
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 #include <optional>
 #include <unordered_map>
 #include <unordered_set>
 
+#include "core/shard_name.h"
 #include "formats/json_walk.h"
 #include "formats/printable.h"
 
@@ -83,34 +83,26 @@ Result<std::vector<std::string>> files_in(const fs::path& folder) {
   return names;
 }
 
-/// `model-00002-of-00005.safetensors` is one of 5; 0 when it is no such name.
-unsigned count_in_name(std::string_view name) {
-  constexpr std::string_view pattern = "model-ddddd-of-ddddd.safetensors";
-  if (name.size() != pattern.size()) return 0;
-  for (size_t i = 0; i < name.size(); ++i) {
-    if (pattern[i] == 'd' && i >= 6 ? name[i] < '0' || name[i] > '9' : name[i] != pattern[i]) return 0;
-  }
-  unsigned count = 0;
-  std::from_chars(name.data() + 15, name.data() + 20, count);
-  return count;
-}
-
 Result<std::vector<std::string>> shards_without_index(const fs::path& folder,
                                                       std::vector<std::string> files) {
   if (std::ranges::find(files, "model.safetensors") != files.end())
     return std::vector<std::string>{"model.safetensors"};
   std::vector<std::string> numbered;
-  std::ranges::copy_if(files, std::back_inserter(numbered),
-                       [](const auto& f) { return count_in_name(f) > 0; });
+  ShardName first;
+  for (const std::string& file : files) {
+    auto shard = parse_shard_name(file, ".safetensors");
+    if (!shard || shard->prefix != "model") continue;
+    if (numbered.empty()) first = std::move(*shard);
+    numbered.push_back(file);
+  }
   if (numbered.empty()) return files;
-  const unsigned count = count_in_name(numbered.front());
-  for (unsigned i = 1; i <= count; ++i) {
-    const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i, count);
+  for (unsigned i = 1; i <= first.count; ++i) {
+    const std::string name = first.of(i);
     if (std::ranges::find(numbered, name) == numbered.end())
       return fail(ErrorCode::not_found, "{}: {} is missing: download it into the same folder",
                   folder.string(), name);
   }
-  if (numbered.size() > count)
+  if (numbered.size() > first.count)
     return fail(ErrorCode::invalid_argument, "{}: the shards of more than one model lie there",
                 folder.string());
   return numbered;

@@ -14,6 +14,7 @@
 #include <unordered_set>
 
 #include "core/file.h"
+#include "core/shard_name.h"
 #include "formats/printable.h"
 #include "formats/safetensors.h"
 
@@ -160,16 +161,16 @@ Result<> FolderWriter::start(const WriterOptions& options) {
   QUERN_TRY_VOID(check_target(folder_));
   QUERN_TRY_VOID(place(options));
   std::vector<std::string> headers;
+  const ShardName name{"model", 1, static_cast<unsigned>(shards_.size()), ".safetensors"};
   for (const Shard& shard : shards_) {
     QUERN_TRY(headers.emplace_back(), header(shard));
-    names_.push_back(shards_.size() == 1 ? "model.safetensors"
-                                         : fmt::format("model-{:05}-of-{:05}.safetensors", names_.size() + 1,
-                                                       shards_.size()));
+    names_.push_back(name.count == 1 ? "model.safetensors"
+                                     : name.of(static_cast<unsigned>(names_.size()) + 1));
   }
-  const std::string name = unique_name(folder_.string());
+  const std::string temporary = unique_name(folder_.string());
   std::error_code error;
-  if (!fs::create_directory(name, error)) return io_error(folder_, "make the folder", error.value());
-  temporary_ = name;
+  if (!fs::create_directory(temporary, error)) return io_error(folder_, "make the folder", error.value());
+  temporary_ = temporary;
   for (size_t i = 0; i < shards_.size(); ++i) QUERN_TRY_VOID(open_shard(i, headers[i]));
   return {};
 }

@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cctype>
-#include <charconv>
 #include <map>
 #include <optional>
 
 #include "config/nearest.h"
+#include "core/shard_name.h"
 #include "hub/quantization.h"
 
 namespace quern::hub {
@@ -31,27 +31,6 @@ std::string_view base_name(std::string_view path) { return path.substr(path.rfin
 
 std::string_view without_dynamic(std::string_view quant) {
   return quant.starts_with("UD-") ? quant.substr(3) : quant;
-}
-
-/// `prefix-00002-of-00005.EXTENSION` taken apart.
-struct Part {
-  std::string prefix;
-  unsigned number = 0, count = 0;
-};
-
-std::optional<Part> part_of(std::string_view file, std::string_view extension) {
-  if (!lower(file).ends_with(extension)) return std::nullopt;
-  const std::string_view stem = file.substr(0, file.size() - extension.size());
-  constexpr std::string_view kPattern = "-ddddd-of-ddddd";
-  if (stem.size() <= kPattern.size()) return std::nullopt;
-  const std::string_view tail = stem.substr(stem.size() - kPattern.size());
-  for (size_t i = 0; i < kPattern.size(); ++i)
-    if (kPattern[i] == 'd' ? tail[i] < '0' || tail[i] > '9' : tail[i] != kPattern[i]) return std::nullopt;
-  Part part{std::string(stem.substr(0, stem.size() - kPattern.size()))};
-  std::from_chars(tail.data() + 1, tail.data() + 6, part.number);
-  std::from_chars(tail.data() + 10, tail.data() + 15, part.count);
-  if (part.number < 1 || part.number > part.count) return std::nullopt;
-  return part;
 }
 
 /// Of two models of one type the one a person would expect: fewer folders, the shorter name, the alphabet.
@@ -216,12 +195,12 @@ Result<std::vector<std::string>> numbered_shards(const ModelReference& reference
   std::vector<std::string> shards;
   unsigned count = 0;
   for (const std::string& file : weights) {  // in the order of the listing: sorted
-    const auto part = part_of(file, ".safetensors");
-    if (!part || part->prefix != "model") continue;
-    if (part->number != shards.size() + 1 || (count != 0 && part->count != count))
+    const auto shard = parse_shard_name(file, ".safetensors");
+    if (!shard || shard->prefix != "model") continue;
+    if (shard->number != shards.size() + 1 || (count != 0 && shard->count != count))
       return fail(ErrorCode::not_found, "{}: {} has no index of its shards, and those before {} are missing",
                   shown(reference.text), reference.repo, file);
-    count = part->count;
+    count = shard->count;
     shards.push_back(file);
   }
   if (shards.empty())
@@ -279,13 +258,13 @@ std::vector<GgufModel> gguf_models(std::span<const std::string> files, std::stri
     const std::string name = lower(base_name(file));
     if (!name.ends_with(".gguf") || name.find("mmproj") != std::string::npos) continue;
     if (is_importance_matrix(name) && name != lower(base_name(named))) continue;
-    const auto part = part_of(file, ".gguf");
-    if (!part || part->count == 1) {
+    const auto shard = parse_shard_name(file, ".gguf");
+    if (!shard || shard->count == 1) {
       models.push_back({quantization_of_file(file), {file}, true});
     } else {
-      const std::string key = fmt::format("{}-of-{}", part->prefix, part->count);
-      split[key][part->number] = file;
-      counts[key] = part->count;
+      const std::string key = fmt::format("{}-of-{}", shard->prefix, shard->count);
+      split[key][shard->number] = file;
+      counts[key] = shard->count;
     }
   }
   for (const auto& [key, parts] : split) {
