@@ -13,6 +13,8 @@
 namespace quern {
 namespace {
 
+constexpr float kLargestF16 = 65504;
+
 /// `n` weights from element `begin` on: whole blocks of the source. False when one is not finite.
 bool read(const Encoder& encoder, const RawTensor& source, const QuantInfo& from, size_t begin, size_t n,
           float* out) {
@@ -38,8 +40,15 @@ struct TileImportance {
   }
 };
 
-void encode_tile(const Encoder& encoder, const QuantInfo& to, const float* x, size_t blocks,
-                 const TileImportance* importance, std::byte* out) {
+/// Whether the scale or the minimum is at the end of F16's range, where fitting clamps what lies beyond: the
+/// block's weights are larger than its codes can say.
+bool clamped(const AffineBlock& block) {
+  return std::fabs(block.d) >= kLargestF16 || std::fabs(block.dmin) >= kLargestF16;
+}
+
+/// Returns where a weight is that is beyond the range of `to`; blocks · to.block: nowhere.
+size_t encode_tile(const Encoder& encoder, const QuantInfo& to, const float* x, size_t blocks,
+                   const TileImportance* importance, std::byte* out) {
   AffineBlock fitted[16];
   if (importance == nullptr || importance->none) {
     encoder.fit_tile(to.affine, to.block, x, nullptr, fitted);
@@ -49,7 +58,15 @@ void encode_tile(const Encoder& encoder, const QuantInfo& to, const float* x, si
     for (size_t b = 0; b < blocks; ++b)
       fit_block(to.affine, to.block, x + b * to.block, importance->values + b * to.block, fitted[b]);
   }
-  for (size_t b = 0; b < blocks; ++b) to.pack(fitted[b], out + b * to.bytes);
+  for (size_t b = 0; b < blocks; ++b) {
+    if (!to.affine.wide_d && clamped(fitted[b])) {
+      const float* first = x + b * to.block;
+      const auto magnitude = [](float v) { return std::fabs(v); };
+      return static_cast<size_t>(std::ranges::max_element(first, first + to.block, {}, magnitude) - x);
+    }
+    to.pack(fitted[b], out + b * to.bytes);
+  }
+  return blocks * to.block;
 }
 
 /// Where wider floats are beyond the range of halves; n: nowhere.
@@ -66,6 +83,14 @@ tl::unexpected<Error> not_finite(const RawTensor& source, size_t begin, const fl
   const float* bad = std::find_if(x, x + n, [](float v) { return !std::isfinite(v); });
   const size_t row = (begin + static_cast<size_t>(bad - x)) / static_cast<size_t>(source.cols());
   return fail(ErrorCode::corrupt, "tensor {}: row {} has a value that is not finite", source.name, row);
+}
+
+tl::unexpected<Error> too_large(const QuantInfo& to, const RawTensor& source, size_t at, float value) {
+  return fail(ErrorCode::unsupported,
+              "tensor {}: row {} has the value {}, which is beyond {}: take BF16 or F32", source.name,
+              at / static_cast<size_t>(source.cols()), value,
+              to.family == Family::affine ? fmt::format("the range of {}, whose scales are F16", to.name)
+                                          : "F16's range of ±65504");
 }
 
 }  // namespace
@@ -95,17 +120,14 @@ Result<void> encode_rows(const QuantInfo& to, const RawTensor& source, int64_t f
     const size_t n = std::min(tile, end - begin);
     if (!read(*encoder, source, *from, begin, n, x)) return not_finite(source, begin, x, n);
     if (!importance.empty() && affine) weights.fill(importance, begin, n, to.block);
-    if (affine)
-      encode_tile(*encoder, to, x, n / to.block, importance.empty() ? nullptr : &weights, out);
-    else
+    size_t beyond = n;
+    if (affine) {
+      beyond = encode_tile(*encoder, to, x, n / to.block, importance.empty() ? nullptr : &weights, out);
+    } else {
       to.encode(x, out, n, nullptr);
-    if (narrows) {
-      if (const size_t at = beyond_f16(x, out, n); at < n)
-        return fail(
-            ErrorCode::unsupported,
-            "tensor {}: row {} has the value {}, which is beyond F16's range of ±65504: take BF16 or F32",
-            source.name, (begin + at) / cols, x[at]);
+      if (narrows) beyond = beyond_f16(x, out, n);
     }
+    if (beyond < n) return too_large(to, source, begin + beyond, x[beyond]);
     out += n / to.block * to.bytes;
   }
   return {};

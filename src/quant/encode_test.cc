@@ -44,6 +44,18 @@ constexpr int64_t kRows = 3;
 /// Columns that are no whole number of tiles.
 int64_t odd_cols(const QuantInfo& to) { return to.block == 256 ? 768 : 32 * 7; }
 
+/// Of F16, or of the F16 scales that the reference has clamped.
+bool beyond_range(const QuantInfo& to, const std::vector<float>& x, const std::vector<std::byte>& reference) {
+  if (to.dtype == DType::F16) return std::ranges::any_of(x, [](float v) { return std::fabs(v) >= 65520; });
+  if (to.family != Family::affine || to.affine.wide_d) return false;
+  for (size_t at = 0; at < reference.size(); at += to.bytes) {
+    AffineBlock block;
+    to.unpack(reference.data() + at, block);
+    if (std::fabs(block.d) == 65504 || std::fabs(block.dmin) == 65504) return true;
+  }
+  return false;
+}
+
 void expect_equal(const std::vector<float>& x, const std::vector<float>& importance, int64_t cols,
                   const QuantInfo& to, const std::string& what) {
   const float* weights = importance.empty() ? nullptr : importance.data();
@@ -51,7 +63,7 @@ void expect_equal(const std::vector<float>& x, const std::vector<float>& importa
   for (const Encoder* encoder : available_encoders()) {
     const ForcedIsa forced(encoder->name);
     const RawTensor source{"w", DType::F32, {kRows, cols}, bytes_of(x)};
-    if (to.dtype == DType::F16 && std::ranges::any_of(x, [](float v) { return std::fabs(v) >= 65520; })) {
+    if (beyond_range(to, x, wanted)) {
       std::vector<std::byte> out(x.size() * to.bytes);
       const auto done = encode_rows(to, source, 0, kRows, out.data(), importance);
       ASSERT_FALSE(done.has_value()) << encoder->name << ' ' << what;
@@ -188,6 +200,44 @@ TEST(Encode, ValuesThatAreNotFiniteAreNamed) {
           EXPECT_EQ(done.error().message, "tensor blk.3.ffn_up.weight: row 2 has a value that is not finite");
           EXPECT_TRUE(encode_rows(*to, source, 3, 1, out.data()).has_value());
         }
+      }
+    }
+  }
+}
+
+TEST(Encode, WeightsBeyondTheRangeOfF16ScalesAreNamed) {
+  // 65504 times the furthest code, and for types with minimums a constant that no scale helps.
+  const struct {
+    DType dtype;
+    float held, beyond;
+  } cases[] = {{DType::Q8_0, 127 * 65000.0f, 127 * 66000.0f},
+               {DType::Q4_0, 8 * 65000.0f, -8 * 66000.0f},
+               {DType::Q5_0, 16 * 65000.0f, 16 * 66000.0f},
+               {DType::Q4_1, 15 * 65000.0f, 15 * 66000.0f},
+               {DType::Q4_1, -65000.0f, -66000.0f},
+               {DType::Q2_K, 3 * 15 * 64000.0f, 3 * 15 * 67000.0f},
+               {DType::Q4_K, 15 * 63 * 64000.0f, 15 * 63 * 67000.0f},
+               {DType::Q6_K, 32 * 128 * 60000.0f, -32 * 128 * 67000.0f}};
+  for (const Encoder* encoder : available_encoders()) {
+    const ForcedIsa forced(encoder->name);
+    for (const auto& [dtype, held, beyond] : cases) {
+      const QuantInfo& to = *find_quant(dtype);
+      auto x = normal_values(4 * 512);
+      std::vector<std::byte> out(x.size() * 4);
+      const RawTensor source{"blk.3.ffn_up.weight", DType::F32, {4, 512}, bytes_of(x)};
+      x[2 * 512 + 300] = held;
+      EXPECT_TRUE(encode_rows(to, source, 0, 4, out.data())) << to.name << ' ' << encoder->name;
+      x[2 * 512 + 300] = beyond;
+      for (const bool weighted : {false, true}) {
+        const std::vector<float> importance(weighted ? 512 : 0, 1.0f);
+        const auto done = encode_rows(to, source, 0, 4, out.data(), importance);
+        ASSERT_FALSE(done) << to.name << ' ' << beyond << ' ' << encoder->name;
+        EXPECT_EQ(done.error().code, ErrorCode::unsupported);
+        EXPECT_EQ(
+            done.error().message,
+            fmt::format("tensor blk.3.ffn_up.weight: row 2 has the value {}, which is beyond the range of "
+                        "{}, whose scales are F16: take BF16 or F32",
+                        beyond, to.name));
       }
     }
   }

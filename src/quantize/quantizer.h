@@ -46,8 +46,8 @@ struct QuantizeReport {
 /// megabytes a thread, and pages of a mapped source are let go when they are done. Encoding, writing and
 /// the disk's own work overlap.
 ///
-/// Fails with corrupt on weights that are not finite and unsupported on those that F16 cannot hold, naming
-/// tensor and row; cancelled; io.
+/// Fails with corrupt on weights that are not finite and unsupported on those beyond the range of F16 or of a
+/// type's F16 scales, naming tensor and row; cancelled; io.
 Result<QuantizeReport> quantize(const WeightSource& source, const std::filesystem::path& destination,
                                 const QuantizeOptions& options);
 /// Into a file that is open already: see GgufWriter::create_in. What write_layout wrote there is taken over.

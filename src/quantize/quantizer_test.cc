@@ -209,6 +209,18 @@ TEST(Quantizer, WhatF16CannotHoldIsRefused) {
       for (const char* part : {"blk.1.ffn_down.weight: row 7", "F16"})
         EXPECT_NE(report.error().message.find(part), std::string::npos) << report.error().message;
     }
+    // Nor do scales of F16 hold this: another matrix, whose rows are whole blocks.
+    values = model->values("blk.0.ffn_up.weight");
+    values[3 * 256 + 5] = -3e7f;
+    model->add("blk.0.ffn_up.weight", {528, 256}, values, stored);
+    values = model->values("blk.1.ffn_down.weight");
+    values[7 * 528 + 5] = 0;
+    model->add("blk.1.ffn_down.weight", {256, 528}, values, stored);
+    const auto report = quantize(*model, path, all_as(DType::Q8_0));
+    ASSERT_FALSE(report);
+    EXPECT_EQ(report.error().code, ErrorCode::unsupported);
+    for (const char* part : {"blk.0.ffn_up.weight: row 3", "Q8_0", "-3"})
+      EXPECT_NE(report.error().message.find(part), std::string::npos) << report.error().message;
     EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
     EXPECT_TRUE(quantize(*model, path, all_as(DType::BF16)));
     std::filesystem::remove(path);
