@@ -128,15 +128,18 @@ TEST(GgufCorrupt, Tensors) {
 // A sparse file may really have the length that its counts claim; what is parsed stays bounded all the same.
 TEST(GgufCorrupt, HugeSparseFileCostsNothing) {
   const TemporaryFolder folder;
-  ByteBuilder b;
-  b.header(0, 1).text("k").type(ValueType::array).type(ValueType::u8).put(uint64_t{1} << 38);
-  const auto path = folder.write("huge.gguf", b.str());
-  std::error_code error;
-  std::filesystem::resize_file(path, uint64_t{1} << 39, error);
-  if (error) GTEST_SKIP() << "no sparse files here: " << error.message();
-  const auto opened = open_gguf(path);
-  ASSERT_FALSE(opened);
-  EXPECT_CONTAINS(opened.error().message, "makes the metadata larger than 1024 MiB");
+  ByteBuilder array, text;
+  array.header(0, 1).text("k").type(ValueType::array).type(ValueType::u8).put(uint64_t{1} << 38);
+  text.header(0, 1).text("k").type(ValueType::string).put(uint64_t{1} << 38);
+  for (const ByteBuilder& b : {array, text}) {
+    const auto path = folder.write("huge.gguf", b.str());
+    std::error_code error;
+    std::filesystem::resize_file(path, uint64_t{1} << 39, error);
+    if (error) GTEST_SKIP() << "no sparse files here: " << error.message();
+    const auto opened = open_gguf(path);
+    ASSERT_FALSE(opened);
+    EXPECT_CONTAINS(opened.error().message, "makes the metadata larger than 1024 MiB");
+  }
 }
 
 void touch(const WeightSource& source) {

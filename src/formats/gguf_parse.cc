@@ -74,9 +74,9 @@ Result<std::string> Parser::read_string(std::string_view what, size_t longest) {
     return corrupt(
         "{} at byte {} claims {} bytes, {} more than the file has left: it is truncated or damaged", what,
         start, length, length - left());
+  QUERN_TRY_VOID(reserve(length, 1, 1, what));
   std::string text(reinterpret_cast<const char*>(bytes_.data()) + at_, length);
   at_ += length;
-  memory_ += length;
   return text;
 }
 
