@@ -128,6 +128,23 @@ TEST(HfHostile, Patterns) {
   EXPECT_EQ(with_pattern(""), "no error");
 }
 
+/// Whether scores say all that merges say is not looked into for ever: the merges are kept then.
+TEST(HfHostile, LongTokens) {
+  json vocab = {{"▁", 0}, {"a", 1}, {std::string(300'000, 'a'), 2}};
+  const json file = {
+      {"normalizer", test::prepend_and_replace()},
+      {"model",
+       {{"type", "BPE"}, {"byte_fallback", true}, {"vocab", std::move(vocab)}, {"merges", json::array()}}}};
+  CheckpointFolder folder;
+  folder.write("tokenizer.json", file);
+  std::vector<std::string> warnings;
+  const auto metadata = read_hf_text(folder.path, &warnings);
+  ASSERT_TRUE(metadata) << metadata.error().message;
+  EXPECT_TRUE(metadata->contains("tokenizer.ggml.merges"));
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_HAS(warnings[0], "not what SentencePiece's scores can say");
+}
+
 /// A pattern whose matching would take forever ends, and the text is still whole.
 TEST(HfHostile, PatternsThatBacktrack) {
   json file = small();

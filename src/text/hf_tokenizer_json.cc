@@ -139,10 +139,14 @@ Result<Ranks> rank_merges(const std::vector<std::string>& merges, const HfVocabu
 /// the merges say.
 bool joins_like_sentencepiece(const HfVocabulary& vocabulary, const Ranks& ranks) {
   if (!ranks.together) return false;
-  size_t pairs = 0;
+  // Every token is cut at each of its characters and both parts are looked up: quadratic in its length.
+  constexpr size_t kMostBytes = size_t{1} << 30;
+  size_t pairs = 0, bytes = 0;
   for (size_t id = 0; id < vocabulary.size(); ++id) {
     if (!spelled(vocabulary, static_cast<int64_t>(id))) continue;
     const std::string_view text = vocabulary.text(static_cast<int64_t>(id));
+    bytes += text.size() * text.size();
+    if (bytes > kMostBytes) return false;  // then the merges stand beside the scores
     for (size_t at = 0; at < text.size();) {
       at += decode_utf8(text.substr(at)).length;
       if (at >= text.size()) break;
