@@ -378,6 +378,14 @@ TEST(Special, IdsOutsideTheVocabularyAreLeftOutWithAWarning) {
   EXPECT_NE(warnings[0].find("tokenizer.ggml.bos_token_id"), std::string::npos);
 }
 
+TEST(Special, ListsOfWrongIdsAreOneWarning) {
+  std::vector<std::string> warnings;
+  Metadata::Array ids{std::vector<int64_t>{70000, -5, 3, 80000}};
+  load(with(spm({}), "tokenizer.quern.rstrip", std::move(ids)), &warnings);
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_NE(warnings[0].find("tokenizer.quern.rstrip: 3 of its ids, such as 80000"), std::string::npos);
+}
+
 TEST(Special, BosAndEosAreAddedByRule) {
   const std::vector<Entry> entries = {{"<s>", control}, {"</s>", control}};
   const auto pre = [&](const std::string& name) {

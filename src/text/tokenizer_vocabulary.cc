@@ -268,12 +268,19 @@ void Vocabulary::read_own_keys(const Metadata& metadata, Warnings& warnings) {
     const auto ids = metadata.integers(key);
     if (!ids && metadata.contains(key))
       warnings.push_back(fmt::format("{}: not an array of ids: left out", key));
+    size_t others = 0;  // told together: there may be a billion of them
+    int64_t example = -1;
     for (const int64_t id : ids.value_or(std::vector<int64_t>())) {
       if (id >= 0 && id < size()) {
         visit(static_cast<int32_t>(id));
       } else {
-        warnings.push_back(fmt::format("{}: {} is not a token of the vocabulary of {}", key, id, size()));
+        ++others, example = id;
       }
+    }
+    if (others > 0) {
+      warnings.push_back(
+          fmt::format("{}: {} of its ids, such as {}, are no tokens of the vocabulary of {}: left out", key,
+                      others, example, size()));
     }
   };
   leftmost_special_ = metadata.boolean("tokenizer.quern.leftmost_special").value_or(false);
