@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -24,6 +25,27 @@ tl::unexpected<Error> io_error(const fs::path& path, std::string_view what, int 
         "disk (HF_HUB_CACHE, XDG_CACHE_HOME), then try again",
         path.string(), what);
   return fail(ErrorCode::io, "{}: cannot {}: {}", path.string(), what, std::strerror(error));
+}
+
+Result<> pwrite_all(int file, const fs::path& path, uint64_t offset, std::span<const std::byte> data) {
+  while (!data.empty()) {
+    const size_t most = std::min<size_t>(data.size(), size_t{1} << 30);
+    const ssize_t n = pwrite(file, data.data(), most, static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return io_error(path, "write", errno);
+    data = data.subspan(static_cast<size_t>(n));
+    offset += static_cast<uint64_t>(n);
+  }
+  return {};
+}
+
+Result<> pwrite_all_and_flush(int file, const fs::path& path, uint64_t offset,
+                              std::span<const std::byte> data) {
+  constexpr size_t kLarge = 256 << 10;
+  QUERN_TRY_VOID(pwrite_all(file, path, offset, data));
+  if (data.size() >= kLarge)
+    sync_file_range(file, static_cast<off_t>(offset), static_cast<off_t>(data.size()), SYNC_FILE_RANGE_WRITE);
+  return {};
 }
 
 std::optional<std::string> read_small_file(const fs::path& path, size_t most) {

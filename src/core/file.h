@@ -1,9 +1,11 @@
 // Small helpers over the system's calls: an owned descriptor, whole files, directories made durable.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -32,6 +34,14 @@ class Descriptor {
 
 /// "PATH: cannot DO: reason", with resource_exhausted for a full disk.
 tl::unexpected<Error> io_error(const std::filesystem::path& path, std::string_view what, int error);
+
+/// All of `data` at `offset` of an open file; `path` is for the error.
+Result<> pwrite_all(int file, const std::filesystem::path& path, uint64_t offset,
+                    std::span<const std::byte> data);
+/// The same, and the disk begins with a large piece at once, unwaited for, so that the sync in the end has
+/// little left to wait for.
+Result<> pwrite_all_and_flush(int file, const std::filesystem::path& path, uint64_t offset,
+                              std::span<const std::byte> data);
 
 /// At most `most` bytes; empty when the file is not there, is larger, or is no regular file.
 std::optional<std::string> read_small_file(const std::filesystem::path& path, size_t most);

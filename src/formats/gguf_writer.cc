@@ -25,8 +25,6 @@ using gguf::ValueType;
 // Of a tensor, and of all: beyond any file system's limit.
 constexpr uint64_t kMaxBytes = uint64_t{1} << 62;
 
-constexpr size_t kEarlySync = 256 << 10;
-
 /// Appends little-endian values to a string of bytes.
 class Encoder {
  public:
@@ -166,6 +164,7 @@ class NamelessFile {
     return {};
   }
   int fd() const { return file_.get(); }
+  const std::filesystem::path& path() const { return path_; }
   bool named() const { return named_; }  // or to be
   /// Syncs it and gives it its name.
   Result<> publish() {
@@ -215,7 +214,6 @@ class FileWriter : public GgufWriter {
   };
   Result<> place_tensors();
   Result<std::string> header(const Metadata& metadata) const;
-  Result<> write_all(std::span<const std::byte> data, uint64_t at);
 
   const std::string name_;
   NamelessFile file_;
@@ -226,18 +224,6 @@ class FileWriter : public GgufWriter {
   size_t current_ = 0;   // for `write`: the tensor that comes next or is being written
   uint64_t filled_ = 0;  // of the current tensor
 };
-
-Result<> FileWriter::write_all(std::span<const std::byte> data, uint64_t at) {
-  while (!data.empty()) {
-    const size_t most = std::min<size_t>(data.size(), size_t{1} << 30);
-    const ssize_t n = pwrite(file_.fd(), data.data(), most, static_cast<off_t>(at));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return file_.error("write");
-    data = data.subspan(static_cast<size_t>(n));
-    at += static_cast<uint64_t>(n);
-  }
-  return {};
-}
 
 Result<> FileWriter::place_tensors() {
   slots_ = std::make_unique<Slot[]>(tensors_.size());
@@ -306,7 +292,7 @@ Result<> FileWriter::start(const Metadata& metadata, std::vector<GgufTensor> ten
     return file_.error(fmt::format("reserve {} bytes", total));
   // Zeros between the tensors, without writing them.
   if (ftruncate(file_.fd(), static_cast<off_t>(total)) != 0) return file_.error("write");
-  return write_all(std::as_bytes(std::span(bytes)), 0);
+  return pwrite_all(file_.fd(), file_.path(), 0, std::as_bytes(std::span(bytes)));
 }
 
 Result<> FileWriter::replace_metadata(const Metadata& metadata) {
@@ -314,7 +300,7 @@ Result<> FileWriter::replace_metadata(const Metadata& metadata) {
   if (bytes.size() != header_bytes_)
     return fail(ErrorCode::internal, "{}: the metadata changed its size from {} to {} bytes", name_,
                 header_bytes_, bytes.size());
-  return write_all(std::as_bytes(std::span(bytes)), 0);
+  return pwrite_all(file_.fd(), file_.path(), 0, std::as_bytes(std::span(bytes)));
 }
 
 Result<> FileWriter::write_at(size_t tensor, uint64_t offset, std::span<const std::byte> data) {
@@ -322,12 +308,7 @@ Result<> FileWriter::write_at(size_t tensor, uint64_t offset, std::span<const st
       data.size() > slots_[tensor].bytes - offset)
     return fail(ErrorCode::internal, "{}: {} bytes more than the tensors hold", name_, data.size());
   Slot& slot = slots_[tensor];
-  const uint64_t at = header_bytes_ + slot.at + offset;
-  QUERN_TRY_VOID(write_all(data, at));
-  // The disk begins at once, so that the sync in the end has little left to wait for.
-  if (data.size() >= kEarlySync)
-    sync_file_range(file_.fd(), static_cast<off_t>(at), static_cast<off_t>(data.size()),
-                    SYNC_FILE_RANGE_WRITE);
+  QUERN_TRY_VOID(pwrite_all_and_flush(file_.fd(), file_.path(), header_bytes_ + slot.at + offset, data));
   slot.written.fetch_add(data.size(), std::memory_order_relaxed);
   return {};
 }

@@ -25,7 +25,6 @@ namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
 constexpr uint64_t kMaxBytes = uint64_t{1} << 62;  // beyond any file system's limit
-constexpr size_t kEarlySync = 256 << 10;
 
 struct TypeWidth {
   std::string_view name;
@@ -86,7 +85,6 @@ class FolderWriter final : public CheckpointWriter {
   Result<std::string> header(const Shard& shard) const;
   Result<> open_shard(size_t index, const std::string& header);
   Result<> write_index();
-  static Result<> write_all(const Shard& shard, std::span<const std::byte> data, uint64_t at);
 
   fs::path folder_, temporary_;  // the latter is empty: there is none
   std::vector<NewTensor> tensors_;
@@ -153,7 +151,7 @@ Result<> FolderWriter::open_shard(size_t index, const std::string& header) {
   if (!shard.file) return io_error(shard.path, "create", errno);
   if (ftruncate(shard.file.get(), static_cast<off_t>(shard.data_at + shard.bytes)) != 0)
     return io_error(shard.path, "write", errno);
-  return write_all(shard, std::as_bytes(std::span(header)), 0);
+  return pwrite_all(shard.file.get(), shard.path, 0, std::as_bytes(std::span(header)));
 }
 
 Result<> FolderWriter::start(const WriterOptions& options) {
@@ -175,18 +173,6 @@ Result<> FolderWriter::start(const WriterOptions& options) {
   return {};
 }
 
-Result<> FolderWriter::write_all(const Shard& shard, std::span<const std::byte> data, uint64_t at) {
-  while (!data.empty()) {
-    const size_t most = std::min<size_t>(data.size(), size_t{1} << 30);
-    const ssize_t n = pwrite(shard.file.get(), data.data(), most, static_cast<off_t>(at));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return io_error(shard.path, "write", errno);
-    data = data.subspan(static_cast<size_t>(n));
-    at += static_cast<uint64_t>(n);
-  }
-  return {};
-}
-
 Result<> FolderWriter::write_at(size_t tensor, uint64_t offset, std::span<const std::byte> data) {
   if (tensor >= tensors_.size() || offset > slots_[tensor].bytes ||
       data.size() > slots_[tensor].bytes - offset)
@@ -194,12 +180,7 @@ Result<> FolderWriter::write_at(size_t tensor, uint64_t offset, std::span<const 
                 data.size());
   Slot& slot = slots_[tensor];
   const Shard& shard = shards_[slot.shard];
-  const uint64_t at = shard.data_at + slot.at + offset;
-  QUERN_TRY_VOID(write_all(shard, data, at));
-  // The disk begins at once, so that the sync in the end has little left to wait for.
-  if (data.size() >= kEarlySync)
-    sync_file_range(shard.file.get(), static_cast<off_t>(at), static_cast<off_t>(data.size()),
-                    SYNC_FILE_RANGE_WRITE);
+  QUERN_TRY_VOID(pwrite_all_and_flush(shard.file.get(), shard.path, shard.data_at + slot.at + offset, data));
   slot.written.fetch_add(data.size(), std::memory_order_relaxed);
   return {};
 }

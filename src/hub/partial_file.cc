@@ -165,14 +165,7 @@ Result<PartialFile> PartialFile::open(const fs::path& blob, uint64_t size) {
 }
 
 Result<> PartialFile::write(uint64_t offset, std::span<const std::byte> data) {
-  size_t done = 0;
-  while (done < data.size()) {
-    const ssize_t n =
-        pwrite(data_.get(), data.data() + done, data.size() - done, static_cast<off_t>(offset + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return io_error(part_, "write", errno);
-    done += static_cast<size_t>(n);
-  }
+  QUERN_TRY_VOID(pwrite_all(data_.get(), part_, offset, data));
   const std::scoped_lock lock(*mutex_);
   done_.add({offset, offset + data.size()});
   pending_.add({offset, offset + data.size()});
