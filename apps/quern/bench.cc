@@ -1,6 +1,7 @@
 // quern bench: prefill and decode speed of a model, beside what the machine could do.
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
 

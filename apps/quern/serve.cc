@@ -1,5 +1,6 @@
 #include "serve.h"
 
+#include <fmt/ranges.h>
 #include <sys/resource.h>
 
 #include <algorithm>

@@ -1,5 +1,7 @@
 // quern_serving: the same requests through the engine and over HTTP, by clients in a closed loop; and how
 // soon the first token comes when another request had most of the prompt.
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>

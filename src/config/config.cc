@@ -1,5 +1,7 @@
 #include "config/config.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>

@@ -2,7 +2,7 @@
 // QUERN_CHECK (check.h) is for bugs alone.
 #pragma once
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <string>
 #include <tl/expected.hpp>

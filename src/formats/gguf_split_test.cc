@@ -1,6 +1,8 @@
 // Models in several files.
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "formats/gguf.h"
 #include "formats/gguf_builder_for_test.h"
 

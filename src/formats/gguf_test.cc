@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "core/test_data.h"
 #include "formats/gguf_builder_for_test.h"
 

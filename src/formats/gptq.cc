@@ -1,5 +1,7 @@
 #include "formats/gptq.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cstring>
 #include <unordered_map>

@@ -1,4 +1,6 @@
 // One safetensors file: header and tensor table.
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cstring>
 #include <limits>

@@ -1,5 +1,7 @@
 #include "http/connection.h"
 
+#include <fmt/ranges.h>
+
 #include <cmath>
 #include <ctime>
 

@@ -1,5 +1,7 @@
 // Metadata → ModelConfig. Keys: github.com/ggml-org/ggml/blob/master/docs/gguf.md; defaults as llama.cpp
 // takes them.
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <optional>

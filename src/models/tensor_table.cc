@@ -1,5 +1,7 @@
 #include "models/tensor_table.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "core/log.h"

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <fstream>
 
 #include "core/half.h"
@@ -314,7 +315,8 @@ TEST(GptqQuantize, CalibrationBringsATrainedModelNearerThanRounding) {
     Unpacked(out.path() / "m").write_plain(plain);
     const auto quantized = *open_checkpoint(plain.path(), *text);
     const auto model = *load_model(*quantized, *backend);
-    return measure_perplexity(*backend, *model, reference.get(), heldout, {.context = 256})->kl_divergence.value;
+    return measure_perplexity(*backend, *model, reference.get(), heldout, {.context = 256})
+        ->kl_divergence.value;
   };
   GptqOptions options = options_of("gptq-3bit-128g", calibration);
   options.context = 256;

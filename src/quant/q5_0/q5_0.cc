@@ -1,5 +1,7 @@
 #include "quant/q5_0/q5_0.h"
 
+#include <cstring>
+
 #include "quant/codec.h"
 
 namespace quern {

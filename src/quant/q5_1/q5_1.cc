@@ -1,5 +1,7 @@
 #include "quant/q5_1/q5_1.h"
 
+#include <cstring>
+
 #include "quant/codec.h"
 
 namespace quern {
