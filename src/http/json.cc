@@ -39,7 +39,9 @@ std::optional<std::string> too_complex(std::string_view text, size_t& comparison
       size_t& count = members[static_cast<size_t>(depth)];
       comparisons += count++;
       if (count > kMaxMembers) return fmt::format("an object has more than {} members", kMaxMembers);
-      if (comparisons > kMaxComparisons) return "too many objects with too many members";
+      if (comparisons > kMaxComparisons)
+        return fmt::format("its objects have too many members together: one may have {}, or four {} each",
+                           kMaxMembers, kMaxMembers / 2);
     }
   }
   if (values > kMaxValues) return fmt::format("more than {} values", kMaxValues);
