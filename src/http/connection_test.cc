@@ -306,6 +306,21 @@ TEST_F(ConnectionTest, AReaderThatIsTooSlowIsForgotten) {
   EXPECT_EQ(engine().cancelled, 1);
 }
 
+/// Its reader waits for all of it: an I/O thread that is late loses nothing.
+TEST_F(ConnectionTest, AWholeAnswerMayWaitHoweverLongItIs) {
+  ServerLimits limits = patient();
+  limits.stream_bytes = 2000;
+  begin(limits);
+  const auto line = connect();
+  line->send(post_text("/api/generate", kAsk));
+  ASSERT_TRUE(until([&] { return engine().requests() == 1; }));
+  for (int i = 0; i < 100; ++i) engine().say(0, "more");
+  engine().finish(0);
+  settle();
+  EXPECT_EQ(status(*line), 200);
+  EXPECT_EQ(std::ranges::count(line->written, 'm'), 101) << "and one in the name of a field";
+}
+
 TEST_F(ConnectionTest, AWriteThatTakesTooLongEndsTheConnection) {
   ServerLimits limits = patient();
   limits.write_timeout = 1ms;

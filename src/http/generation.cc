@@ -107,6 +107,15 @@ Answer::Answer(std::unique_ptr<Generation> generation, std::unique_ptr<Shape> sh
       running_(choices),
       stream_(stream) {}
 
+Parsed<std::unique_ptr<Answer>> Answer::begin(std::shared_ptr<ServedModel> model,
+                                              std::vector<Request> requests, std::unique_ptr<Shape> shape,
+                                              bool stream, size_t stream_bytes) {
+  const size_t choices = requests.size();
+  QUERN_TRY(auto generation,
+            Generation::submit(std::move(model), std::move(requests), stream ? stream_bytes : SIZE_MAX));
+  return std::unique_ptr<Answer>(new Answer(std::move(generation), std::move(shape), choices, stream));
+}
+
 void Answer::on_event(Generation::Item item, Output& out) {
   if (out.done) return;
   if (auto* error = std::get_if<Error>(&item.event)) {

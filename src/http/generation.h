@@ -14,8 +14,7 @@
 
 namespace quern {
 
-/// Posts requests and collects their events. Engine threads put events in, the connection takes them out;
-/// what waits in between is bounded.
+/// Posts requests and collects their events. Engine threads put events in, the connection takes them out.
 class Generation {
  public:
   struct Item {
@@ -24,7 +23,7 @@ class Generation {
   };
 
   /// All requests or none: when one is refused, the others are cancelled. `pending_bytes` bounds what may
-  /// wait.
+  /// wait in between.
   static Parsed<std::unique_ptr<Generation>> submit(std::shared_ptr<ServedModel> model,
                                                     std::vector<Request> requests, size_t pending_bytes);
   /// Cancels what still runs.
@@ -87,7 +86,12 @@ struct Output {
 /// timeout) is an HTTP status.
 class Answer {
  public:
-  Answer(std::unique_ptr<Generation> generation, std::unique_ptr<Shape> shape, size_t choices, bool stream);
+  /// Submits the requests; each makes one choice. Of a stream `stream_bytes` may wait for its reader. One
+  /// that is not streamed waits for nobody: its events become the answer, however late the connection takes
+  /// them.
+  static Parsed<std::unique_ptr<Answer>> begin(std::shared_ptr<ServedModel> model,
+                                               std::vector<Request> requests, std::unique_ptr<Shape> shape,
+                                               bool stream, size_t stream_bytes);
 
   Generation& generation() { return *generation_; }
   void on_event(Generation::Item item, Output& out);
@@ -98,6 +102,7 @@ class Answer {
   int generated_tokens() const;
 
  private:
+  Answer(std::unique_ptr<Generation> generation, std::unique_ptr<Shape> shape, size_t choices, bool stream);
   void on_delta(size_t choice, Delta delta, Output& out);
   void on_finish(size_t choice, Finish finish, Output& out);
 

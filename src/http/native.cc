@@ -60,9 +60,8 @@ Parsed<Reply> answer(App& app, std::shared_ptr<ServedModel> model, Request reque
   auto shape = std::make_unique<NativeShape>(model->id, chat);
   std::vector<Request> requests;
   requests.push_back(std::move(request));
-  QUERN_TRY(auto generation,
-            Generation::submit(std::move(model), std::move(requests), app.limits.stream_bytes));
-  return std::make_unique<Answer>(std::move(generation), std::move(shape), 1, stream);
+  return Answer::begin(std::move(model), std::move(requests), std::move(shape), stream,
+                       app.limits.stream_bytes);
 }
 
 Parsed<Reply> answer_text(App& app, const HttpRequest& http, std::span<const FieldSpec> fields, bool stream) {

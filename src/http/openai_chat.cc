@@ -164,10 +164,8 @@ Parsed<Reply> openai_chat(App& app, const HttpRequest& http) {
   repeat_request(requests, request, options.n);
   if (!options.stream) QUERN_TRY_VOID(check_logprobs(app, *model, requests));
   auto shape = std::make_unique<ChatShape>(model, options, top_logprobs >= 0);
-  const size_t count = requests.size();
-  QUERN_TRY(auto generation,
-            Generation::submit(std::move(model), std::move(requests), app.limits.stream_bytes));
-  return std::make_unique<Answer>(std::move(generation), std::move(shape), count, options.stream);
+  return Answer::begin(std::move(model), std::move(requests), std::move(shape), options.stream,
+                       app.limits.stream_bytes);
 }
 
 }  // namespace quern

@@ -271,10 +271,8 @@ Parsed<Reply> openai_completion(App& app, const HttpRequest& http) {
   if (!options.stream) QUERN_TRY_VOID(check_logprobs(app, *model, requests));
   auto shape =
       std::make_unique<CompletionShape>(model, options, logprobs.has_value(), echo, std::move(prompts));
-  const size_t count = requests.size();
-  QUERN_TRY(auto generation,
-            Generation::submit(std::move(model), std::move(requests), app.limits.stream_bytes));
-  return std::make_unique<Answer>(std::move(generation), std::move(shape), count, options.stream);
+  return Answer::begin(std::move(model), std::move(requests), std::move(shape), options.stream,
+                       app.limits.stream_bytes);
 }
 
 }  // namespace quern
