@@ -12,9 +12,7 @@ namespace quern {
 namespace {
 
 namespace asio = boost::asio;
-using namespace std::chrono_literals;
 
-constexpr auto kForever = ServerState::Clock::time_point::max();
 /// A request's body this small is read even when the answer is no, so that the connection can go on; an
 /// answer this small is sent even when bodies take all room.
 constexpr uint64_t kSmallBody = 64 << 10;
@@ -50,8 +48,6 @@ std::string_view reason(int status) {
   }
 }
 
-ApiError stopping() { return {ApiErrorKind::unavailable, "the server is stopping", {}, 1}; }
-
 std::string http_date() {
   const std::time_t now = std::time(nullptr);
   std::tm utc{};
@@ -60,60 +56,7 @@ std::string http_date() {
   return std::string(text, std::strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", &utc));
 }
 
-/// Runs a handler; whatever it throws (memory, a library) becomes a 500.
-Parsed<Reply> call(const Route& route, App& app, const HttpRequest& request) {
-  try {
-    return route.handler(app, request);
-  } catch (const std::bad_alloc&) {
-    return fail(ApiError{ApiErrorKind::unavailable, "out of memory", {}, 5});
-  } catch (const std::exception& e) {
-    log::error("handler failed", {{"request_id", request.id}, {"route", route.path}, {"error", e.what()}});
-  }
-  return fail(ApiError{ApiErrorKind::internal, "an internal error; the server's log has more"});
-}
-
-/// A place among the requests that wait for their model, and word of when to look again.
-class ModelWait {
- public:
-  ModelWait(App& app, std::function<void()> wake)
-      : app_(app), changed_(std::make_shared<std::atomic<bool>>(false)) {
-    ++app_.waiting;
-    watcher_ = app_.host.watch([changed = changed_, wake = std::move(wake)] {
-      *changed = true;
-      wake();
-    });
-  }
-  ModelWait(const ModelWait&) = delete;
-  ~ModelWait() {
-    app_.host.unwatch(watcher_);
-    --app_.waiting;
-  }
-  /// Whether something has changed since the last call.
-  bool changed() { return changed_->exchange(false); }
-
- private:
-  App& app_;
-  std::shared_ptr<std::atomic<bool>> changed_;
-  uint64_t watcher_ = 0;
-};
-
 }  // namespace
-
-struct Connection::Exchange {
-  std::shared_ptr<HttpRequest> request;
-  RouteMatch match;
-  bool keep_alive = false;
-  Clock::time_point started = Clock::now();
-  int status = 0;
-  bool streaming = false;
-  Answer* answer = nullptr;  // for requests that an engine works on
-  ServerState* server = nullptr;
-
-  explicit Exchange(ServerState& state) : server(&state) { server->request_begins(); }
-  Exchange(const Exchange&) = delete;
-  ~Exchange() { server->request_ends(); }
-  ErrorStyle style() const { return match.route ? match.route->style : style_of(request->path); }
-};
 
 Connection::Connection(ServerState& server, std::unique_ptr<Transport> transport, std::string peer)
     : server_(server),
@@ -272,7 +215,8 @@ std::optional<HttpResponse> Connection::refuse(Exchange& exchange) {
     response.headers.emplace_back("Allow", allowed);
     return response;
   }
-  if (server_.app.draining && !exchange.match.route->open) return HttpResponse::error(stopping(), style);
+  if (server_.app.draining && !exchange.match.route->open)
+    return HttpResponse::error({ApiErrorKind::unavailable, "the server is stopping", {}, 1}, style);
   if (!exchange.match.route->fields.empty()) {
     if (auto checked = check_content_type(request); !checked)
       return HttpResponse::error(checked.error(), style);
@@ -317,150 +261,6 @@ asio::awaitable<bool> Connection::serve_one() {
   }
   const bool sent = co_await dispatch(exchange);
   co_return sent&& exchange.keep_alive;
-}
-
-asio::awaitable<std::optional<Parsed<Reply>>> Connection::run_handler(Exchange& exchange) {
-  const Route& route = *exchange.match.route;
-  if (route.immediate) co_return call(route, server_.app, *exchange.request);
-  struct Job {
-    std::optional<Parsed<Reply>> reply;
-    std::atomic<bool> abandoned{false};  // nobody waits for the reply any more
-  };
-  auto job = std::make_shared<Job>();
-  // A job that a stopped server never runs is destroyed after what a connection stands on: it must not own
-  // one.
-  asio::post(server_.workers,
-             [weak = weak_from_this(), &app = server_.app, request = exchange.request, &route, job] {
-               if (job->abandoned) return;
-               auto made = std::make_shared<Parsed<Reply>>(call(route, app, *request));
-               const auto self = weak.lock();
-               if (!self) return;
-               asio::post(self->transport_->executor(), [self, job, made] {
-                 job->reply = std::move(*made);
-                 self->wake();
-               });
-             });
-  while (!job->reply) {
-    if (closed_ || gone()) {
-      job->abandoned = true;
-      co_return std::nullopt;
-    }
-    if (server_.aborting) {  // the handler may still read the request: it stays as it is
-      job->abandoned = true;
-      exchange.keep_alive = false;
-      co_await respond(exchange, HttpResponse::error(stopping(), exchange.style()));
-      co_return std::nullopt;
-    }
-    start_read();
-    co_await wait(kForever);
-  }
-  co_return std::move(job->reply);
-}
-
-asio::awaitable<std::optional<Parsed<Reply>>> Connection::run_with_model(Exchange& exchange) {
-  App& app = server_.app;
-  auto reply = co_await run_handler(exchange);
-  const auto coming = [&] { return reply && !*reply && reply->error().kind == ApiErrorKind::model_coming; };
-  if (!coming()) co_return reply;
-  if (app.waiting >= app.config.max_queued_requests) co_return reply;
-  const auto deadline = exchange.started + std::chrono::milliseconds(app.config.queue_timeout_ms);
-  ModelWait waiting(app, [weak = weak_from_this()] {
-    if (auto self = weak.lock()) self->poke();
-  });
-  // Once more at once: it may have come before the wait began.
-  for (bool look = true; Clock::now() < deadline; look = waiting.changed()) {
-    if (look) {
-      reply = co_await run_handler(exchange);
-      if (!coming()) co_return reply;
-      continue;
-    }
-    if (closed_ || gone()) co_return std::nullopt;
-    if (app.draining) co_return fail(stopping());
-    start_read();
-    co_await wait(deadline);
-  }
-  co_return reply;
-}
-
-asio::awaitable<bool> Connection::dispatch(Exchange& exchange) {
-  auto reply = co_await run_with_model(exchange);
-  if (!reply) {
-    if (exchange.status == 0) {
-      exchange.status = 499;  // as nginx logs a client that left
-      log(exchange);
-    }
-    co_return false;
-  }
-  drop_body(*exchange.request);
-  if (!*reply) {
-    const bool sent = co_await respond(exchange, HttpResponse::error(reply->error(), exchange.style()));
-    co_return sent;
-  }
-  if (auto* response = std::get_if<HttpResponse>(&**reply)) {
-    const bool sent = co_await respond(exchange, std::move(*response));
-    co_return sent;
-  }
-  const std::unique_ptr<Answer> answer = std::move(std::get<std::unique_ptr<Answer>>(**reply));
-  const bool sent = co_await run_answer(exchange, *answer);
-  co_return sent;
-}
-
-asio::awaitable<bool> Connection::run_answer(Exchange& exchange, Answer& answer) {
-  Generation& generation = answer.generation();
-  exchange.answer = &answer;
-  generation.set_wake([weak = weak_from_this()] {
-    if (auto self = weak.lock()) self->poke();
-  });
-  bool good = true;
-  for (bool done = false; !done;) {
-    Output out;
-    for (auto& item : generation.take()) answer.on_event(std::move(item), out);
-    if (!out.done && server_.aborting) answer.fail(stopping(), out);
-    done = out.done;
-    if (out.response) {
-      good = co_await respond(exchange, std::move(*out.response));
-      break;
-    }
-    if (!out.stream.empty()) good = co_await send_stream(exchange, out);
-    if (done) break;
-    if (!good || gone() || closed_ || generation.overflowed()) {
-      good = false;
-      break;
-    }
-    // Events that came during the write are in the mailbox, and the wait inside the write has spent their
-    // wake.
-    if (!out.stream.empty()) continue;
-    start_read();
-    const auto ping = exchange.streaming ? Clock::now() + limits_.ping_interval : kForever;
-    const bool woken = co_await wait(ping);
-    if (woken || !exchange.streaming) continue;
-    Output comment;
-    comment.stream = ": ping\n\n";
-    good = co_await send_stream(exchange, comment);
-  }
-  if (!good) generation.cancel();
-  generation.set_wake(nullptr);
-  if (!good && exchange.status == 0) exchange.status = 499;  // as nginx logs a client that left
-  if (exchange.status == 499 || exchange.streaming) log(exchange);
-  co_return good;
-}
-
-asio::awaitable<bool> Connection::send_stream(Exchange& exchange, const Output& out) {
-  std::string data;
-  const bool chunked = exchange.request->http11;
-  if (!exchange.streaming) {
-    exchange.streaming = true;
-    exchange.status = 200;
-    if (!chunked) exchange.keep_alive = false;
-    data = head(exchange, 200, "text/event-stream; charset=utf-8",
-                {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}});
-    data += chunked ? "Transfer-Encoding: chunked\r\n\r\n" : "\r\n";
-  }
-  if (chunked) data += fmt::format("{:x}\r\n", out.stream.size());
-  data += out.stream;
-  if (chunked) data += out.done ? "\r\n0\r\n\r\n" : "\r\n";
-  const bool sent = co_await write(std::move(data), &exchange.answer->generation());
-  co_return sent;
 }
 
 std::string Connection::head(const Exchange& exchange, int status, std::string_view content_type,

@@ -35,7 +35,22 @@ class Connection : public std::enable_shared_from_this<Connection> {
   template <class T>
   using Awaitable = boost::asio::awaitable<T>;
   enum class Fill { data, ended, timeout, closing };
-  struct Exchange;  // one request and what is known of its answer
+  /// One request and what is known of its answer.
+  struct Exchange {
+    std::shared_ptr<HttpRequest> request;
+    RouteMatch match;
+    bool keep_alive = false;
+    Clock::time_point started = Clock::now();
+    int status = 0;
+    bool streaming = false;
+    Answer* answer = nullptr;  // for requests that an engine works on
+    ServerState& server;
+
+    explicit Exchange(ServerState& state) : server(state) { server.request_begins(); }
+    Exchange(const Exchange&) = delete;
+    ~Exchange() { server.request_ends(); }
+    ErrorStyle style() const { return match.route ? match.route->style : style_of(request->path); }
+  };
 
   Awaitable<void> serve(bool refused);
   Awaitable<bool> handshake();
@@ -44,19 +59,27 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Awaitable<bool> read_body(Exchange& exchange, RequestParser& parser);
   std::optional<HttpResponse> refuse(Exchange& exchange);
   HttpResponse answer_options(const RouteMatch& match, const HttpRequest& request);
+  Awaitable<bool> respond(Exchange& exchange, HttpResponse response);
+  Awaitable<bool> respond_early(const ApiError& error, const HttpRequest& request);
+  std::string head(const Exchange& exchange, int status, std::string_view content_type,
+                   const Headers& more) const;
+  void log(const Exchange& exchange) const;
+  bool keep_body_room(size_t bytes);
+  void drop_body(HttpRequest& request);
+
+  // connection_answer.cc
   Awaitable<bool> dispatch(Exchange& exchange);
   /// The handler's result; empty when there is nobody to answer any more (or that has been answered).
   Awaitable<std::optional<Parsed<Reply>>> run_handler(Exchange& exchange);
   /// As run_handler, but stays until the model that the request names is there, as long as the queue timeout.
   Awaitable<std::optional<Parsed<Reply>>> run_with_model(Exchange& exchange);
   Awaitable<bool> run_answer(Exchange& exchange, Answer& answer);
-  Awaitable<bool> send_stream(Exchange& exchange, const Output& out);
-  Awaitable<bool> respond(Exchange& exchange, HttpResponse response);
-  Awaitable<bool> respond_early(const ApiError& error, const HttpRequest& request);
-  std::string head(const Exchange& exchange, int status, std::string_view content_type,
-                   const Headers& more) const;
-  void log(const Exchange& exchange) const;
+  /// False when it cannot be sent to its end.
+  Awaitable<bool> send_answer(Exchange& exchange, Answer& answer);
+  Awaitable<bool> send_events(Exchange& exchange, std::string_view events, bool last);
+  Awaitable<void> wait_for_events(Exchange& exchange);
 
+  // connection_io.cc
   void start_read();
   Awaitable<Fill> fill(Clock::time_point deadline, bool idle);
   /// `stream`: gives up when its reader has gone or is too slow; else null.
@@ -65,9 +88,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   /// True when woken, false at the deadline.
   Awaitable<bool> wait(Clock::time_point deadline);
   void wake();
-  bool gone() const { return read_ended_; }
-  bool keep_body_room(size_t bytes);
-  void drop_body(HttpRequest& request);
+  /// Nobody reads what is written.
+  bool gone() const { return read_ended_ || write_failed_ || closed_; }
 
   ServerState& server_;
   const ServerLimits& limits_;

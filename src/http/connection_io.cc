@@ -102,7 +102,7 @@ asio::awaitable<bool> Connection::write(std::string data, const Generation* stre
 /// Lets the client read our last words: closing with unread input would reset the connection. The server's
 /// closing does not cut this short; its aborting does.
 asio::awaitable<void> Connection::linger() {
-  if (closed_ || write_failed_ || gone()) co_return;
+  if (gone()) co_return;
   transport_->shutdown([self = shared_from_this()] {});
   const auto deadline = Clock::now() + limits_.linger;
   for (;;) {
