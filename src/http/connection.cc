@@ -273,6 +273,7 @@ std::string Connection::head(const Exchange& exchange, int status, std::string_v
   for (const auto& [name, value] : cors_headers(server_.app.config, request))
     text += fmt::format("{}: {}\r\n", name, value);
   text += exchange.keep_alive ? "Connection: keep-alive\r\n" : "Connection: close\r\n";
+  text.erase(0, exchange.begun);
   return text;
 }
 

@@ -43,7 +43,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
     Clock::time_point started = Clock::now();
     int status = 0;
     bool streaming = false;
-    Answer* answer = nullptr;  // for requests that an engine works on
+    size_t begun = 0;             // bytes of the head that have been sent ahead
+    Clock::time_point last_sent;  // of any part of the answer
+    Answer* answer = nullptr;     // for requests that an engine works on
     ServerState& server;
 
     explicit Exchange(ServerState& state) : server(state) { server.request_begins(); }
@@ -77,7 +79,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
   /// False when it cannot be sent to its end.
   Awaitable<bool> send_answer(Exchange& exchange, Answer& answer);
   Awaitable<bool> send_events(Exchange& exchange, std::string_view events, bool last);
-  Awaitable<void> wait_for_events(Exchange& exchange);
+  /// Until woken or the deadline; sends a ping when it is time.
+  Awaitable<void> stand_by(Exchange& exchange, Clock::time_point deadline);
+  Clock::time_point next_ping(const Exchange& exchange) const;
+  Awaitable<void> ping(Exchange& exchange);
 
   // connection_io.cc
   void start_read();
@@ -88,8 +93,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   /// True when woken, false at the deadline.
   Awaitable<bool> wait(Clock::time_point deadline);
   void wake();
+  void end_read(boost::system::error_code why);
   /// Nobody reads what is written.
-  bool gone() const { return read_ended_ || write_failed_ || closed_; }
+  bool gone() const { return left_ || write_failed_ || closed_; }
 
   ServerState& server_;
   const ServerLimits& limits_;
@@ -102,7 +108,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::array<char, 8192> staging_;  // what a read under way writes to
   std::string input_;               // read, not yet parsed
   bool reading_ = false;
-  bool read_ended_ = false;  // the client has closed or sent too much ahead, or the connection broke
+  bool read_ended_ = false;  // the client sends no more, or sent too much ahead
+  bool left_ = false;        // and reads no more, as far as can be told
 
   std::string write_buffer_;
   bool writing_ = false;

@@ -11,6 +11,8 @@ namespace asio = boost::asio;
 
 constexpr auto kForever = ServerState::Clock::time_point::max();
 constexpr int kClientLeft = 499;  // in logs and metrics, as nginx has it
+/// What every answer begins with, and so may be sent, byte by byte, before there is one.
+constexpr std::string_view kAnyHead = "HTTP/1.1 ";
 
 ApiError stopping() { return {ApiErrorKind::unavailable, "the server is stopping", {}, 1}; }
 
@@ -93,8 +95,7 @@ asio::awaitable<std::optional<Parsed<Reply>>> Connection::run_handler(Exchange& 
       co_await respond(exchange, HttpResponse::error(stopping(), exchange.style()));
       co_return std::nullopt;
     }
-    start_read();
-    co_await wait(kForever);
+    co_await stand_by(exchange, kForever);
   }
   co_return std::move(job->reply);
 }
@@ -118,8 +119,7 @@ asio::awaitable<std::optional<Parsed<Reply>>> Connection::run_with_model(Exchang
     }
     if (gone()) co_return std::nullopt;
     if (app.draining) co_return fail(stopping());
-    start_read();
-    co_await wait(deadline);
+    co_await stand_by(exchange, deadline);
   }
   co_return reply;
 }
@@ -172,7 +172,7 @@ asio::awaitable<bool> Connection::send_answer(Exchange& exchange, Answer& answer
       co_return sent;
     }
     if (out.stream.empty()) {
-      co_await wait_for_events(exchange);
+      co_await stand_by(exchange, kForever);
       continue;
     }
     const bool sent = co_await send_events(exchange, out.stream, out.done);
@@ -181,12 +181,28 @@ asio::awaitable<bool> Connection::send_answer(Exchange& exchange, Answer& answer
   co_return false;
 }
 
-/// A stream that is silent for long is sent a comment, so that nobody on its way takes it for dead.
-asio::awaitable<void> Connection::wait_for_events(Exchange& exchange) {
+asio::awaitable<void> Connection::stand_by(Exchange& exchange, Clock::time_point deadline) {
   start_read();
-  const auto ping = exchange.streaming ? Clock::now() + limits_.ping_interval : kForever;
-  const bool woken = co_await wait(ping);
-  if (exchange.streaming && !woken) co_await send_events(exchange, ": ping\n\n", false);
+  const auto ping_at = next_ping(exchange);
+  co_await wait(std::min(deadline, ping_at));
+  if (Clock::now() >= ping_at) co_await ping(exchange);
+}
+
+/// A stream that is silent for long is pinged, so that nobody on its way takes it for dead. A client that has
+/// closed its side is pinged at once and often: the network's answer tells whether it has closed the other,
+/// too. Where something relays the connection, only the second or third ping may tell.
+Connection::Clock::time_point Connection::next_ping(const Exchange& exchange) const {
+  if (!exchange.streaming && (!read_ended_ || exchange.begun == kAnyHead.size())) return kForever;
+  return exchange.last_sent + (read_ended_ ? limits_.probe_interval : limits_.ping_interval);
+}
+
+asio::awaitable<void> Connection::ping(Exchange& exchange) {
+  if (exchange.streaming) {
+    co_await send_events(exchange, ": ping\n\n", false);
+    co_return;
+  }
+  co_await write(std::string(1, kAnyHead[exchange.begun++]));
+  exchange.last_sent = Clock::now();
 }
 
 /// The stream's head goes before its first events.
@@ -205,6 +221,7 @@ asio::awaitable<bool> Connection::send_events(Exchange& exchange, std::string_vi
   data += events;
   if (chunked) data += last ? "\r\n0\r\n\r\n" : "\r\n";
   const bool sent = co_await write(std::move(data), &exchange.answer->generation());
+  exchange.last_sent = Clock::now();
   co_return sent;
 }
 

@@ -44,16 +44,29 @@ asio::awaitable<bool> Connection::wait(Clock::time_point deadline) {
 void Connection::start_read() {
   if (reading_ || read_ended_ || closed_) return;
   if (input_.size() >= kReadAhead) {
-    read_ended_ = true;
+    read_ended_ = left_ = true;
     return wake();
   }
   reading_ = true;
   transport_->read_some(asio::buffer(staging_), [self = shared_from_this()](error_code ec, size_t n) {
     self->reading_ = false;
     if (ec)
-      self->read_ended_ = true;
+      self->end_read(ec);
     else
       self->input_.append(self->staging_.data(), n);
+    self->wake();
+  });
+}
+
+/// A client that has closed its side may wait for its answer, or be gone: TCP tells that only after a write.
+void Connection::end_read(error_code why) {
+  read_ended_ = true;
+  if (why != asio::error::eof) {
+    left_ = true;
+    return;
+  }
+  transport_->watch_reset([self = shared_from_this()] {
+    self->left_ = true;
     self->wake();
   });
 }
@@ -102,7 +115,7 @@ asio::awaitable<bool> Connection::write(std::string data, const Generation* stre
 /// Lets the client read our last words: closing with unread input would reset the connection. The server's
 /// closing does not cut this short; its aborting does.
 asio::awaitable<void> Connection::linger() {
-  if (gone()) co_return;
+  if (gone() || read_ended_) co_return;
   transport_->shutdown([self = shared_from_this()] {});
   const auto deadline = Clock::now() + limits_.linger;
   for (;;) {

@@ -26,17 +26,26 @@ struct Line {
     arrived += text;
     feed();
   }
-  /// The client has closed its side.
+  /// The client has closed its side, and reads on.
+  void half_close() {
+    ended = true;
+    feed();
+  }
+  /// It has closed both: the network says so to who writes.
   void leave() {
     left = true;
-    feed();
+    half_close();
+    if (writing()) refuse();
+  }
+  void refuse() {
+    if (reset_seen) asio::post(executor, std::exchange(reset_seen, nullptr));
   }
   bool writing() const { return write_done != nullptr; }
   void finish_write() {
     asio::post(executor, [done = std::exchange(write_done, nullptr)] { done({}, 0); });
   }
   void feed() {
-    if (!read_done || (arrived.empty() && !left)) return;
+    if (!read_done || (arrived.empty() && !ended)) return;
     const size_t n = std::min(arrived.size(), room.size());
     std::memcpy(room.data(), arrived.data(), n);
     arrived.erase(0, n);
@@ -49,6 +58,7 @@ struct Line {
       if (*done)
         asio::post(executor,
                    [done = std::exchange(*done, nullptr)] { done(asio::error::operation_aborted, 0); });
+    refuse();
   }
 
   asio::any_io_executor executor;
@@ -57,9 +67,10 @@ struct Line {
   bool closed = false;       // by the server
 
   std::string arrived;
-  bool left = false;
+  bool ended = false, left = false;
   asio::mutable_buffer room;
   Transport::Done read_done, write_done;
+  std::function<void()> reset_seen;
 };
 
 class LineTransport final : public Transport {
@@ -72,10 +83,15 @@ class LineTransport final : public Transport {
     line_->read_done = std::move(done);
     line_->feed();
   }
+  void watch_reset(std::function<void()> done) override {
+    line_->reset_seen = std::move(done);
+    if (line_->left && line_->writing()) line_->refuse();
+  }
   void write(asio::const_buffer buffer, Done done) override {
     line_->written.append(static_cast<const char*>(buffer.data()), buffer.size());
     line_->write_done = std::move(done);
     if (!line_->slow_reader) line_->finish_write();
+    if (line_->left) line_->refuse();
   }
   void shutdown(std::function<void()> done) override { done(); }
   void close() override { line_->close(); }
@@ -166,6 +182,7 @@ class ConnectionTest : public ::testing::Test {
             .idle_timeout = 1h,
             .write_timeout = 1h,
             .ping_interval = 1h,
+            .probe_interval = 1h,
             .linger = 1h};
   }
   void begin(const ServerLimits& limits) {
@@ -288,6 +305,61 @@ TEST_F(ConnectionTest, AClientThatLeavesDuringAWriteIsForgotten) {
   EXPECT_TRUE(line->closed);
   EXPECT_EQ(engine().cancelled, 1);
   EXPECT_EQ(ended_, 1u);
+}
+
+/// It is told what every answer begins with: once, and no more than that.
+TEST_F(ConnectionTest, AClientThatHasClosedItsSideIsProbed) {
+  ServerLimits limits = patient();
+  limits.probe_interval = 1ms;
+  begin(limits);
+  for (const std::string path : {"/api/generate", "/api/generate/stream"}) {
+    const size_t request = engine().requests();
+    const auto line = connect();
+    line->send(post_text(path, kAsk));
+    ASSERT_TRUE(until([&] { return engine().requests() == request + 1; }));
+    settle();
+    EXPECT_EQ(line->written, "");
+    line->half_close();
+    EXPECT_TRUE(until([&] { return line->written == "HTTP/1.1 "; })) << line->written;
+    EXPECT_EQ(ended_, request) << "it is not given up";
+    engine().say(request, "one");
+    engine().finish(request);
+    EXPECT_TRUE(until([&] { return ended_ == peers_.size(); }));
+    EXPECT_TRUE(line->written.starts_with("HTTP/1.1 200 OK\r\n")) << line->written;
+  }
+}
+
+/// Nothing may be said for long in a stream, too.
+TEST_F(ConnectionTest, AStreamIsProbedWithComments) {
+  ServerLimits limits = patient();
+  limits.probe_interval = 1ms;
+  begin(limits);
+  const auto line = connect();
+  line->send(post_text("/api/generate/stream", kAsk));
+  ASSERT_TRUE(until([&] { return engine().requests() == 1; }));
+  engine().say(0, "one");
+  settle();
+  line->half_close();
+  EXPECT_TRUE(until([&] { return line->written.find(": ping\n\n") != std::string::npos; }));
+  EXPECT_EQ(engine().cancelled, 0);
+  line->leave();
+  EXPECT_TRUE(until([&] { return ended_ == 1; }));
+  EXPECT_EQ(engine().cancelled, 1);
+}
+
+/// What relays a connection takes the first bytes without a client to give them to.
+TEST_F(ConnectionTest, AClientBehindARelayIsForgottenToo) {
+  ServerLimits limits = patient();
+  limits.probe_interval = 1ms;
+  begin(limits);
+  const auto line = connect();
+  line->send(post_text("/api/generate", kAsk));
+  ASSERT_TRUE(until([&] { return engine().requests() == 1; }));
+  line->half_close();
+  ASSERT_TRUE(until([&] { return line->written.size() >= 2; }));
+  line->leave();
+  EXPECT_TRUE(until([&] { return ended_ == 1; }));
+  EXPECT_EQ(engine().cancelled, 1);
 }
 
 TEST_F(ConnectionTest, AReaderThatIsTooSlowIsForgotten) {

@@ -20,6 +20,7 @@ struct ServerLimits {
   std::chrono::milliseconds idle_timeout{75000};   // between requests
   std::chrono::milliseconds write_timeout{30000};  // for 64 KiB
   std::chrono::milliseconds ping_interval{15000};  // comments in a stream that has nothing to say
+  std::chrono::milliseconds probe_interval{1000};  // the same for clients that have closed their side
   std::chrono::milliseconds linger{1000};          // for a client to read our last words
 };
 

@@ -319,6 +319,42 @@ TEST(Native, AClientThatLeavesIsForgottenAtOnce) {
   EXPECT_LE(model->engine->stats().generated_tokens, 2u) << "at most the step that was under way";
 }
 
+/// As curl does when it is interrupted, where the test above resets: only a write tells that nobody reads.
+TEST(Native, AClientThatClosesIsForgottenAtOnce) {
+  TestServer server({.limits = {.probe_interval = 1h}});  // the first probe tells
+  for (const std::string path : {"/api/generate", "/api/generate/stream"}) {
+    auto hold = server.hold();
+    auto client = std::make_unique<Client>(server.server().port());
+    client->send(post_text(path, R"({"prompt":"x","max_tokens":400,"ignore_eos":true})"));
+    ASSERT_TRUE(server.requests_become(1)) << path;
+    client.reset();
+    EXPECT_TRUE(server.metric_becomes(
+        fmt::format("quern_http_requests_total{{route=\"{}\",status=\"499\"}}", path), 1));
+    hold.unlock();
+    EXPECT_TRUE(server.requests_become(0)) << path;
+  }
+}
+
+/// As nc -N does, and some clients of HTTP/1.0.
+TEST(Native, AClientThatOnlyClosesItsSideIsAnswered) {
+  TestServer server({.limits = {.probe_interval = 1ms}});
+  const std::string ask = R"({"prompt":"x","max_tokens":20,"temperature":0})";
+  const Reply expected = server.post_raw("/api/generate", ask);
+  const Reply streamed = server.post_raw("/api/generate/stream", ask);
+  Client client = server.connect();
+  auto hold = server.hold();
+  client.send(post_text("/tokenize", R"({"content":"x"})") + post_text("/api/generate", ask) +
+              post_text("/api/generate/stream", ask));
+  client.half_close();
+  ASSERT_TRUE(server.requests_become(1));
+  std::this_thread::sleep_for(20ms);  // for some probes
+  hold.unlock();
+  EXPECT_EQ(client.read().status, 200);
+  EXPECT_EQ(client.read().body, expected.body);
+  EXPECT_EQ(client.read().events(), streamed.events());
+  EXPECT_EQ(client.read_all(), "");
+}
+
 /// What it has sent ahead lies before the end of its stream, and is not read while its answer is made.
 TEST(Native, AClientThatSentMuchAheadIsForgottenToo) {
   TestServer server;

@@ -19,6 +19,9 @@ class Plain final : public Transport {
   void read_some(asio::mutable_buffer buffer, Done done) override {
     socket_.async_read_some(buffer, std::move(done));
   }
+  void watch_reset(std::function<void()> done) override {
+    socket_.async_wait(tcp::socket::wait_error, [done = std::move(done)](error_code) { done(); });
+  }
   void write(asio::const_buffer buffer, Done done) override {
     asio::async_write(socket_, buffer, std::move(done));
   }
@@ -46,6 +49,8 @@ class Tls final : public Transport {
   void read_some(asio::mutable_buffer buffer, Done done) override {
     stream_.async_read_some(buffer, std::move(done));
   }
+  /// Clients of TLS end both ways at once.
+  void watch_reset(std::function<void()> done) override { done(); }
   void write(asio::const_buffer buffer, Done done) override {
     asio::async_write(stream_, buffer, std::move(done));
   }

@@ -20,6 +20,8 @@ class Transport {
   virtual boost::asio::any_io_executor executor() = 0;
   virtual void handshake(std::function<void(boost::system::error_code)> done) = 0;
   virtual void read_some(boost::asio::mutable_buffer buffer, Done done) = 0;
+  /// When what the client sends has ended: `done` once it is known that it does not read either.
+  virtual void watch_reset(std::function<void()> done) = 0;
   /// All of the buffer.
   virtual void write(boost::asio::const_buffer buffer, Done done) = 0;
   /// Says that nothing more will be written. `done` keeps what the stream needs alive.
