@@ -60,6 +60,9 @@ class RequestParser::Impl final : public http::basic_parser<true> {
  private:
   State check_head() {
     if (request_.http11 && request_.header("host").empty()) return failed("the Host header is missing");
+    if (std::ranges::count(request_.headers, "host",
+                           [](const auto& field) -> std::string_view { return field.first; }) > 1)
+      return failed("there is more than one Host header");
     if (!knows_body_length())
       return failed("the only Transfer-Encoding spoken here is chunked, once and with HTTP/1.1");
     std::string_view target = request_.target;

@@ -82,6 +82,7 @@ TEST(Parser, RefusesWhatIsNoRequest) {
   EXPECT_EQ(kind("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"s + std::string(50, 'x')), 400);  // TLS
   EXPECT_EQ(kind("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 505);
   EXPECT_EQ(kind("GET / HTTP/1.1\r\n\r\n"), 400);  // no Host
+  EXPECT_EQ(kind("GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n"), 400);
   EXPECT_EQ(kind("GET /%zz HTTP/1.1\r\nHost: h\r\n\r\n"), 400);
   EXPECT_EQ(kind("GET /%00 HTTP/1.1\r\nHost: h\r\n\r\n"), 400);
   EXPECT_EQ(kind("GET /%ff HTTP/1.1\r\nHost: h\r\n\r\n"), 400);
