@@ -52,6 +52,13 @@ bool is_header_list(std::string_view text) {
          });
 }
 
+/// A header's value as it may stand in a message.
+std::string printable(std::string_view value) {
+  std::string text;
+  for (const char c : value.substr(0, 60)) text += c < ' ' || c > '~' ? '?' : c;
+  return text;
+}
+
 }  // namespace
 
 bool has_key(const Config& config, const HttpRequest& request) {
@@ -103,6 +110,10 @@ std::string request_id(const HttpRequest& request) {
 }
 
 Parsed<void> check_content_type(const HttpRequest& request) {
+  const std::string coding = lower(request.header("content-encoding"));
+  if (!coding.empty() && coding != "identity")
+    return fail(ApiError{ApiErrorKind::media_type,
+                         "content-encoding: send the body as it is, not as " + printable(coding)});
   const std::string given = lower(request.header("content-type"));
   std::string type = given.substr(0, given.find(';'));
   while (!type.empty() && type.back() == ' ') type.pop_back();
@@ -117,13 +128,11 @@ Parsed<void> check_content_type(const HttpRequest& request) {
   }
   if (utf8 && (type == "application/json" || (type.starts_with("application/") && type.ends_with("+json"))))
     return {};
-  std::string got;
-  for (const char c : given.substr(0, 60)) got += c < ' ' || c > '~' ? '?' : c;
   return fail(ApiError{
       ApiErrorKind::media_type,
       fmt::format("content-type: send the body as application/json in UTF-8 (curl: -H 'content-type: "
                   "application/json'), got {}",
-                  got.empty() ? "none" : got)});
+                  given.empty() ? "none" : printable(given))});
 }
 
 }  // namespace quern

@@ -79,6 +79,9 @@ TEST(Wire, ContentTypes) {
   EXPECT_EQ(
       server.post_raw("/api/generate", body, "Content-Type: Application/JSON; charset=UTF-8\r\n").status,
       200);
+  const Reply packed = server.post_raw("/api/generate", "\x1f\x8b", "Content-Encoding: gzip\r\n");
+  EXPECT_EQ(packed.status, 415);
+  EXPECT_EQ(packed.json()["error"], "content-encoding: send the body as it is, not as gzip");
   Client client = server.connect();
   client.send("POST /api/generate HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}");
   EXPECT_EQ(client.read().status, 415);
