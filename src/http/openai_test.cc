@@ -315,9 +315,17 @@ TEST(OpenAi, WhatIsIgnoredAndWhatIsRefused) {
                                                  {"seed", "x"},
                                                  {"response_format", {{"type", "json_object"}}},
                                                  {"tool_choice", "required"},
-                                                 {"tools", "x"}})
+                                                 {"tools", "x"},
+                                                 {"functions", "x"}})
     EXPECT_EQ(param(path, chat({{name, value}})), name);
   EXPECT_EQ(param(path, chat({{"logprobs", true}, {"top_logprobs", 21}})), "top_logprobs");
+  EXPECT_EQ(param(path, chat({{"tools", {5}}})), "tools[0]");
+  EXPECT_EQ(param(path, chat({{"functions", {5}}})), "functions[0]");
+  const auto called = [](const Json& calls) {
+    return chat({{"messages", {{{"role", "assistant"}, {"tool_calls", calls}}}}});
+  };
+  EXPECT_EQ(param(path, called("x")), "messages[0].tool_calls");
+  EXPECT_EQ(param(path, called(Json::array({1}))), "messages[0].tool_calls[0]");
   EXPECT_EQ(param(path, chat({{"model", "no/such"}}), 404), "model");
   EXPECT_EQ(param("/v1/completions", completion({{"best_of", 2}})), "best_of");
   EXPECT_EQ(param("/v1/completions", completion({{"logprobs", 21}})), "logprobs");

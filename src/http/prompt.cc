@@ -64,12 +64,18 @@ Parsed<std::string> join_parts(const Json& parts, const std::string& field) {
   return text;
 }
 
+Parsed<void> check_objects(const Json& list, const std::string& field) {
+  if (!list.is_array()) return bad_field(field, fmt::format("must be an array, got {}", shown(list)));
+  for (size_t i = 0; i < list.size(); ++i)
+    if (!list[i].is_object())
+      return bad_field(fmt::format("{}[{}]", field, i),
+                       fmt::format("must be an object, got {}", shown(list[i])));
+  return {};
+}
+
 /// OpenAI gives a call's arguments as JSON in a string; templates want the object. `spent` as in parse_json.
-void open_arguments(Json& message, size_t& spent) {
-  const auto calls = message.find("tool_calls");
-  if (calls == message.end() || !calls->is_array()) return;
-  for (Json& call : *calls) {
-    if (!call.is_object()) continue;
+void open_arguments(Json& calls, size_t& spent) {
+  for (Json& call : calls) {
     const auto function = call.find("function");
     if (function == call.end() || !function->is_object()) continue;
     const auto arguments = function->find("arguments");
@@ -95,7 +101,11 @@ Parsed<Json> read_message(const Json& given, const std::string& field, size_t& s
     return bad_field(field + ".content",
                      fmt::format("must be a string or an array of text parts, got {}", shown(*content)));
   }
-  open_arguments(message, spent);
+  const auto made = message.find("tool_calls");
+  if (made != message.end() && !made->is_null()) {
+    QUERN_TRY_VOID(check_objects(*made, field + ".tool_calls"));
+    open_arguments(*made, spent);
+  }
   return message;
 }
 
@@ -118,14 +128,13 @@ Parsed<Json> read_tools(const Body& body) {
   Json tools = Json::array();
   if (const Json* choice = body.find("tool_choice"); choice != nullptr && *choice == "none") return tools;
   if (const Json* given = body.find("tools")) {
-    if (!given->is_array()) return bad_field("tools", fmt::format("must be an array, got {}", shown(*given)));
-    for (size_t i = 0; i < given->size(); ++i)
-      if (!(*given)[i].is_object()) return bad_field(fmt::format("tools[{}]", i), "must be an object");
+    QUERN_TRY_VOID(check_objects(*given, "tools"));
     tools = *given;
   }
-  if (const Json* functions = body.find("functions"); functions != nullptr && functions->is_array())
-    for (const Json& function : *functions)
-      if (function.is_object()) tools.push_back({{"type", "function"}, {"function", function}});
+  if (const Json* functions = body.find("functions")) {
+    QUERN_TRY_VOID(check_objects(*functions, "functions"));
+    for (const Json& function : *functions) tools.push_back({{"type", "function"}, {"function", function}});
+  }
   return tools;
 }
 
