@@ -37,9 +37,9 @@ void Arguments::texts(const std::string& name, std::vector<std::string>& to, con
   place(command_->add_option(name, to, about)->required(need == Need::required));
 }
 
-void Arguments::text(const std::string& name, std::function<void(const std::string&)> to,
+void Arguments::text(const std::string& name, const std::function<void(const std::string&)>& to,
                      const std::string& about) {
-  place(command_->add_option_function<std::string>(name, std::move(to), about));
+  place(command_->add_option_function<std::string>(name, to, about));
 }
 
 void Arguments::number(const std::string& name, int64_t& to, Range range, const std::string& about) {

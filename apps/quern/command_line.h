@@ -30,7 +30,8 @@ class Arguments {
 
   void flag(const std::string& name, bool& to, const std::string& about);
   void text(const std::string& name, std::string& to, const std::string& about, Need need = Need::optional);
-  void text(const std::string& name, std::function<void(const std::string&)> to, const std::string& about);
+  void text(const std::string& name, const std::function<void(const std::string&)>& to,
+            const std::string& about);
   void texts(const std::string& name, std::vector<std::string>& to, const std::string& about,
              Need need = Need::optional);
   void number(const std::string& name, int64_t& to, Range range, const std::string& about);
