@@ -215,8 +215,7 @@ std::optional<HttpResponse> Connection::refuse(Exchange& exchange) {
     response.headers.emplace_back("Allow", allowed);
     return response;
   }
-  if (server_.app.draining && !exchange.match.route->open)
-    return HttpResponse::error({ApiErrorKind::unavailable, "the server is stopping", {}, 1}, style);
+  if (server_.app.draining && !exchange.match.route->open) return HttpResponse::error(stopping(), style);
   if (!exchange.match.route->fields.empty()) {
     if (auto checked = check_content_type(request); !checked)
       return HttpResponse::error(checked.error(), style);

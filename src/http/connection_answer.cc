@@ -14,8 +14,6 @@ constexpr int kClientLeft = 499;  // in logs and metrics, as nginx has it
 /// What every answer begins with, and so may be sent, byte by byte, before there is one.
 constexpr std::string_view kAnyHead = "HTTP/1.1 ";
 
-ApiError stopping() { return {ApiErrorKind::unavailable, "the server is stopping", {}, 1}; }
-
 /// Runs a handler; whatever it throws (memory, a library) becomes a 500.
 Parsed<Reply> call(const Route& route, App& app, const HttpRequest& request) {
   try {

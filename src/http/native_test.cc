@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <functional>
+#include <memory>
 
 #include "http/test_server.h"
 
@@ -300,20 +302,25 @@ TEST(Native, TemplatesSeeToolsPartsAndMore) {
   EXPECT_EQ(render(body), "<s>[system]be kind[user]one\ntwo[assistant]more");
 }
 
-TEST(Native, AClientThatLeavesIsForgottenAtOnce) {
-  TestServer server;
-  const double free = server.metric("quern_kv_blocks_free");
+/// `leave` is called while the engine has the client's request in hand.
+void expect_forgotten(TestServer& server, const std::function<void(std::unique_ptr<Client>)>& leave) {
   for (const std::string path : {"/api/generate", "/api/generate/stream"}) {
     auto hold = server.hold();
-    Client client = server.connect();
-    client.send(post_text(path, R"({"prompt":"x","max_tokens":400,"ignore_eos":true})"));
+    auto client = std::make_unique<Client>(server.server().port());
+    client->send(post_text(path, R"({"prompt":"x","max_tokens":400,"ignore_eos":true})"));
     ASSERT_TRUE(server.requests_become(1)) << path;
-    client.reset();
+    leave(std::move(client));
     EXPECT_TRUE(server.metric_becomes(
         fmt::format("quern_http_requests_total{{route=\"{}\",status=\"499\"}}", path), 1));
     hold.unlock();
     EXPECT_TRUE(server.requests_become(0)) << path;
   }
+}
+
+TEST(Native, AClientThatLeavesIsForgottenAtOnce) {
+  TestServer server;
+  const double free = server.metric("quern_kv_blocks_free");
+  expect_forgotten(server, [](std::unique_ptr<Client> client) { client->reset(); });
   EXPECT_TRUE(server.metric_becomes("quern_kv_blocks_free", free));
   const auto model = *server.host().get("");
   EXPECT_LE(model->engine->stats().generated_tokens, 2u) << "at most the step that was under way";
@@ -321,18 +328,8 @@ TEST(Native, AClientThatLeavesIsForgottenAtOnce) {
 
 /// As curl does when it is interrupted, where the test above resets: only a write tells that nobody reads.
 TEST(Native, AClientThatClosesIsForgottenAtOnce) {
-  TestServer server({.limits = {.probe_interval = 1h}});  // the first probe tells
-  for (const std::string path : {"/api/generate", "/api/generate/stream"}) {
-    auto hold = server.hold();
-    auto client = std::make_unique<Client>(server.server().port());
-    client->send(post_text(path, R"({"prompt":"x","max_tokens":400,"ignore_eos":true})"));
-    ASSERT_TRUE(server.requests_become(1)) << path;
-    client.reset();
-    EXPECT_TRUE(server.metric_becomes(
-        fmt::format("quern_http_requests_total{{route=\"{}\",status=\"499\"}}", path), 1));
-    hold.unlock();
-    EXPECT_TRUE(server.requests_become(0)) << path;
-  }
+  TestServer server({.limits = {.probe_interval = 1h}});                             // the first probe tells
+  expect_forgotten(server, [](std::unique_ptr<Client> client) { client.reset(); });  // its socket is closed
 }
 
 /// As nc -N does, and some clients of HTTP/1.0.

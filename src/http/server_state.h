@@ -7,8 +7,12 @@
 
 #include "http/app.h"
 #include "http/asio.h"
+#include "http/error.h"
 
 namespace quern {
+
+/// What requests are told while the server ends.
+inline ApiError stopping() { return {ApiErrorKind::unavailable, "the server is stopping", {}, 1}; }
 
 class ServerState {
  public:

@@ -78,7 +78,7 @@ struct Kernels {
   void (*add)(float* out, const float* in, int64_t n);
   /// out += weight · in.
   void (*add_scaled)(float* out, const float* in, float weight, int64_t n);
-  /// `scratch`: AttentionScratch(layout).floats of them, aligned to 64.
+  /// `scratch`: AttentionScratch(layout).floats floats, aligned to 64.
   void (*attention)(const AttentionTask& task, float* scratch);
   /// Writes the task's `out` from what its stretches gave, one Gathered after another, the first of which
   /// changes.

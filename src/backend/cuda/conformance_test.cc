@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <optional>
 
 #include "backend/device_for_test.h"
 #include "backend/test_util.h"
@@ -205,7 +206,7 @@ TEST(Cuda, SelfTest) {
 TEST(Cuda, WithoutHoppersKernelsWhereThoseFailTheSelfTest) {
   const auto open = [](bool tested) {
     auto device = cuda::emulated_device(size_t{1} << 28, nullptr, /*hopper=*/true);
-    return *cuda::make_device_backend(std::move(device), {}, tested);
+    return cuda::make_device_backend(std::move(device), {}, tested);
   };
   const auto product = [](Backend& backend) {
     const TestMatrix m = random_matrix(*find_quant("Q8_0"), {700, 64}, 1);
@@ -214,13 +215,18 @@ TEST(Cuda, WithoutHoppersKernelsWhereThoseFailTheSelfTest) {
     backend.matmul(out.view, *weight, in.view);
     return out.values();
   };
-  cuda::hopper::products_are_lost = true;
+  struct Fault {
+    Fault() { cuda::hopper::products_are_lost = true; }
+    ~Fault() { cuda::hopper::products_are_lost = false; }
+  };
+  std::optional<Fault> fault(std::in_place);
   const auto tested = open(true), trusting = open(false);
-  const std::vector<float> right = product(*tested), wrong = product(*trusting);
-  cuda::hopper::products_are_lost = false;
-  EXPECT_NE(tested->description().find("failed the self-test"), std::string::npos);
+  ASSERT_TRUE(tested.has_value()) << tested.error().message;
+  const std::vector<float> right = product(**tested), wrong = product(**trusting);
+  fault.reset();
+  EXPECT_NE((*tested)->description().find("failed the self-test"), std::string::npos);
   EXPECT_EQ(wrong, std::vector<float>(wrong.size(), 0.0f)) << "the fault changes nothing";
-  const std::vector<float> sound = product(*open(false));
+  const std::vector<float> sound = product(**open(false));
   for (size_t i = 0; i < sound.size(); ++i) ASSERT_NEAR(right[i], sound[i], 1e-2);
 }
 #endif

@@ -23,10 +23,10 @@ Opened open_tested(int index, const GpuOptions& options) {
 constexpr std::chrono::seconds kLongestTest{120};
 
 Opened open_backend(int index, const GpuOptions& options) {
-  auto opened = std::make_shared<std::promise<Opened>>();
-  std::future<Opened> result = opened->get_future();
+  std::packaged_task<Opened()> test([=] { return open_tested(index, options); });
+  std::future<Opened> result = test.get_future();
   try {
-    std::thread([=] { opened->set_value(open_tested(index, options)); }).detach();
+    std::thread(std::move(test)).detach();
   } catch (const std::system_error& error) {
     return fail(ErrorCode::resource_exhausted, "cuda: no thread to test the GPU with: {}", error.what());
   }
